@@ -20,6 +20,10 @@ type route struct {
 	close     func()
 }
 
+// errProxy keeps the proxy's failures, its certificate above all, apart from
+// those of the policy host.
+var errProxy = errors.New("connecting to the proxy")
+
 // connect makes the connection before HTTP comes in. http.Transport would dial
 // in a goroutine that outlives the request; this way all that a fetch starts
 // ends with it, and a failure is known for what it is.
@@ -32,7 +36,7 @@ func (f *Fetcher) connect(ctx context.Context, host string) (route, error) {
 	if f.Proxy != nil {
 		conn, err := f.dialProxy(ctx)
 		if err != nil {
-			return route{}, fmt.Errorf("connecting to the proxy: %w", err)
+			return route{}, fmt.Errorf("%w: %w", errProxy, err)
 		}
 		return f.route(conn, http.ProxyURL(f.Proxy)), nil
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -71,7 +70,7 @@ const maxNamesShown = 5 // of a certificate
 // judge tells what kind of failure a connection or request ended with.
 func (f *Fetcher) judge(err error, host, canonical string) (Failure, string) {
 	var bad *tls.CertificateVerificationError
-	if errors.As(err, &bad) && !fromProxy(err) {
+	if errors.As(err, &bad) && !errors.Is(err, errProxy) {
 		if noRoots(f.RootCAs) {
 			return FetchFailed, "there are no CA roots here: install ca-certificates or set ca_file"
 		}
@@ -88,12 +87,6 @@ func (f *Fetcher) judge(err error, host, canonical string) (Failure, string) {
 		return FetchFailed, "the host offers no TLS 1.2 or newer"
 	}
 	return FetchFailed, ""
-}
-
-// fromProxy: http.Transport marks what went wrong with the proxy itself.
-func fromProxy(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "proxyconnect"
 }
 
 // noRoots tells whether nothing at all can be verified, which is not the policy

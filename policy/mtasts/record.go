@@ -97,7 +97,7 @@ func parseRecord(txt string, n *notes) (Record, error) {
 	var r Record
 	// RFC 8461 §3.1: the record is US-ASCII.
 	if !isASCII(txt) {
-		return r, fmt.Errorf("%w: %s is not ASCII", ErrInvalidRecord, quote(txt))
+		return Record{}, fmt.Errorf("%w: %s is not ASCII", ErrInvalidRecord, quote(txt))
 	}
 	_, rest, _ := strings.Cut(txt, ";")
 	seen := false
@@ -107,7 +107,7 @@ func parseRecord(txt string, n *notes) (Record, error) {
 		trimmed := strings.Trim(field, wsp)
 		switch {
 		case trimmed == "" && more:
-			return r, fmt.Errorf("%w: empty field in %s", ErrInvalidRecord, quote(txt))
+			return Record{}, fmt.Errorf("%w: empty field in %s", ErrInvalidRecord, quote(txt))
 		case trimmed == "":
 			continue // behind the optional last delimiter
 		case !more && strings.TrimRight(field, wsp) != field:
@@ -126,12 +126,12 @@ func parseRecord(txt string, n *notes) (Record, error) {
 		}
 		seen = true
 		if why := badID(value); why != "" {
-			return r, fmt.Errorf("%w: %s in %s", ErrInvalidRecord, why, quote(txt))
+			return Record{}, fmt.Errorf("%w: %s in %s", ErrInvalidRecord, why, quote(txt))
 		}
 		r.ID = value
 	}
 	if !seen {
-		return r, fmt.Errorf("%w: no id in %s", ErrInvalidRecord, quote(txt))
+		return Record{}, fmt.Errorf("%w: no id in %s", ErrInvalidRecord, quote(txt))
 	}
 	return r, nil
 }
