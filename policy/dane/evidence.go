@@ -21,11 +21,17 @@ type Evidence struct {
 type MXSet struct {
 	// Hosts is sorted by preference, then by name. Without MX records it holds
 	// the domain itself (Implicit, RFC 5321 §5.1); after a null MX it is empty
-	// (Null, RFC 7505).
+	// (Null, RFC 7505), and so it is where there is no such domain (NXDomain).
 	Hosts    []Exchanger
 	Secure   bool // the MX answer, its CNAME chain included, was authentic
 	Implicit bool
 	Null     bool
+	NXDomain bool
+	// Unproven: the server that answered has not proved that it validates. The
+	// hosts are what it said, good enough where DANE is suspended (row DX of the
+	// decision table needs them); otherwise the set is unknown (class D4), not
+	// insecure (DANE-004). Secure is false.
+	Unproven bool
 	// Truncated: there were more than MaxHosts; the remainder is unknown and
 	// counts as a failed host (DANE-016).
 	Truncated bool
@@ -33,8 +39,8 @@ type MXSet struct {
 	// empty (RFC 7672 §2.2.1).
 	NextHop string
 	TTL     time.Duration
-	// Err: the look-up failed (class D4); then nothing else is set. It is kept
-	// as a value so that evidence can be compared and stored.
+	// Err: the look-up failed (class D4); then only TTL is set beside it. It is
+	// kept as a value so that evidence can be compared and stored.
 	Err string
 }
 
