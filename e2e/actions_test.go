@@ -1,0 +1,171 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/postseal/postseal/e2e/lab"
+)
+
+// dns servfail|bogus|silent|heal NAME TYPE · dns add RECORD · dns remove NAME TYPE · dns asked N NAME TYPE
+func stepDNS(ctx context.Context, s *story, words []string) error {
+	if len(words) < 2 {
+		return errors.New("want servfail|bogus|silent|heal|add|remove …")
+	}
+	a := s.world.Authority
+	switch verb := words[0]; verb {
+	case "add":
+		return a.Add(strings.Join(words[1:], " "))
+	case "remove", "heal", "servfail", "bogus", "silent":
+		qtype := "ANY"
+		if len(words) > 2 {
+			qtype = words[2]
+		}
+		if verb == "remove" {
+			return a.Remove(words[1], qtype)
+		}
+		if verb == "heal" {
+			verb = ""
+		}
+		return a.SetFault(words[1], qtype, lab.Fault(verb))
+	default:
+		return fmt.Errorf("unknown action %q", verb)
+	}
+}
+
+// resolver restart: with an empty cache · resolver plain: without validation · resolver stop
+func stepResolver(ctx context.Context, s *story, words []string) error {
+	if len(words) != 1 {
+		return errors.New("want restart, plain or stop")
+	}
+	if err := s.world.Resolver.Stop(); err != nil || words[0] == "stop" {
+		return err
+	}
+	return s.world.Resolver.Start(ctx, words[0] != "plain")
+}
+
+// policyhost DOMAIN [word…] [body=TEXT]: the site answers so from now on; the body stays unless one is given.
+func stepPolicyHost(_ context.Context, s *story, words []string) error {
+	if len(words) < 1 {
+		return errors.New("want DOMAIN [word…]")
+	}
+	body := s.world.PolicyHost.Site(words[0]).Body
+	rest := words[1:]
+	if len(rest) > 0 && strings.Contains(rest[0], "\n") {
+		body, rest = rest[0], rest[1:]
+	}
+	site, err := lab.ParseSite(body, rest)
+	if err == nil {
+		s.world.PolicyHost.Publish(words[0], site)
+	}
+	return err
+}
+
+// sink ADDRESS NAME [behaviour…]
+func stepSink(_ context.Context, s *story, words []string) error {
+	if len(words) < 2 {
+		return errors.New("want ADDRESS NAME [behaviour…]")
+	}
+	behaviour, err := lab.ParseBehaviour(words[1:])
+	if err != nil {
+		return err
+	}
+	return s.world.Sink(lab.SinkAddress(words[0]), behaviour)
+}
+
+// postfix COMMAND …: reload, or any of Postfix's own commands, such as postconf -F smtp/unix/chroot=y
+func stepPostfix(ctx context.Context, s *story, words []string) error {
+	if len(words) == 0 {
+		return errors.New("want a command")
+	}
+	if words[0] == "reload" {
+		return s.postfix.Reload(ctx)
+	}
+	_, err := s.postfix.Run(ctx, "", words...)
+	return err
+}
+
+// postseal start|stop|kill|restart|hold · postseal configure TOML · postseal COMMAND …
+func stepPostseal(ctx context.Context, s *story, words []string) error {
+	if len(words) == 0 {
+		return errors.New("want a command")
+	}
+	d := s.postseal
+	switch words[0] {
+	case "start":
+		return d.Start(ctx)
+	case "stop":
+		return d.Stop()
+	case "kill":
+		return d.Kill()
+	case "restart":
+		return errors.Join(d.Stop(), d.Start(ctx))
+	case "hold":
+		return errors.Join(d.Stop(), d.HoldSocket(), d.Start(ctx))
+	case "configure":
+		return d.Configure(strings.Join(words[1:], " "))
+	default:
+		_, err := d.Run(ctx, words...)
+		return err
+	}
+}
+
+// streamInterval is between two messages of a stream.
+const streamInterval = 50 * time.Millisecond
+
+// stream is mail that flows while a story does other things.
+type stream struct {
+	count int
+	ended chan error
+}
+
+func (s *story) startStream(token, domain string, count int) error {
+	if s.streams == nil {
+		s.streams = make(map[string]*stream)
+	}
+	if s.streams[token] != nil {
+		return fmt.Errorf("stream %s flows already", token)
+	}
+	st := &stream{count: count, ended: make(chan error, 1)}
+	s.streams[token] = st
+	s.world.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), stepDeadline)
+		defer cancel()
+		var err error
+		for i := 0; i < count && err == nil; i++ {
+			err = s.postfix.Send(ctx, fmt.Sprintf("%s-%d", token, i), fmt.Sprintf("u%d@%s", i, domain))
+			time.Sleep(streamInterval)
+		}
+		st.ended <- err
+	})
+	return nil
+}
+
+func (s *story) awaitStream(ctx context.Context, token string) error {
+	st := s.streams[token]
+	if st == nil {
+		return fmt.Errorf("no stream %s", token)
+	}
+	if err := <-st.ended; err != nil {
+		return err
+	}
+	return until(ctx, func() error {
+		sent := 0
+		for _, d := range s.postfix.Log.Deliveries() {
+			if !strings.HasPrefix(d.ID, token+"-") {
+				continue
+			}
+			if d.Status != "sent" {
+				return fmt.Errorf("one was not sent: %s", d.Line)
+			}
+			sent++
+		}
+		if sent < st.count {
+			return fmt.Errorf("%d of %d sent", sent, st.count)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,193 @@
+// Package e2e tells stories of mail with a real Postfix, a validating unbound and the real postseal: see README.md.
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/postseal/postseal/e2e/lab"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// storiesAtOnce is how many worlds live at a time: they wait far more than they compute.
+const storiesAtOnce = "8"
+
+// unable says why the stories cannot be told on this machine; empty: they can.
+var unable string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	flag.Parse()
+	if !lab.Inside() {
+		if err := prepare(); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			return 2
+		}
+	}
+	inside, code, err := lab.Enter()
+	if err != nil {
+		unable = err.Error()
+		return m.Run()
+	}
+	if !inside {
+		return code
+	}
+	// The option's own default is the number of processors.
+	if err := flag.Set("test.parallel", storiesAtOnce); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 2
+	}
+	return m.Run()
+}
+
+// prepare finds the roots and builds postseal, outside, where the module cache is.
+func prepare() error {
+	if os.Getenv(lab.RootsVariable) == "" {
+		roots, err := filepath.Abs("../.roots")
+		if err != nil {
+			return err
+		}
+		if err := os.Setenv(lab.RootsVariable, roots); err != nil {
+			return err
+		}
+	}
+	if os.Getenv(lab.BinaryVariable) != "" {
+		return nil
+	}
+	binary := filepath.Join(os.TempDir(), fmt.Sprintf("postseal-e2e-%d", os.Getuid()))
+	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/postseal").CombinedOutput(); err != nil {
+		return fmt.Errorf("building postseal: %w: %s", err, out)
+	}
+	return os.Setenv(lab.BinaryVariable, binary)
+}
+
+// missing says what keeps the stories from being told, or "".
+func missing(installations []lab.Installation) string {
+	if unable != "" {
+		return unable
+	}
+	if _, err := exec.LookPath("unbound"); err != nil {
+		return "unbound is not installed"
+	}
+	if len(installations) == 0 {
+		return "no Postfix is installed, and " + os.Getenv(lab.RootsVariable) + " holds none (e2e/roots.sh makes them)"
+	}
+	return ""
+}
+
+func TestStories(t *testing.T) {
+	var installations []lab.Installation
+	if unable == "" {
+		var err error
+		if installations, err = lab.Installations(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ci := os.Getenv("CI") == "true"
+	if reason := missing(installations); reason != "" && ci {
+		t.Fatal(reason)
+	} else if reason != "" {
+		t.Skip(reason)
+	}
+	if want := 3; ci && len(installations) < want {
+		t.Fatalf("%d versions of Postfix are installed, want %d: run e2e/roots.sh", len(installations), want)
+	}
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no stories: %v", err)
+	}
+	for _, in := range installations {
+		t.Run("postfix-"+in.Version.String(), func(t *testing.T) {
+			t.Parallel()
+			testscript.Run(t, testscript.Params{
+				Files:               storiesFor(t, files, in.Version),
+				Setup:               func(env *testscript.Env) error { return setUp(env, in) },
+				Cmds:                commands(),
+				Condition:           in.Version.Satisfies,
+				RequireExplicitExec: true,
+			})
+		})
+	}
+}
+
+// condition is the line of a story that names the versions it is about, such as "# postfix: >=3.10.5".
+var condition = regexp.MustCompile(`(?m)^# postfix: (\S+)$`)
+
+func storiesFor(t *testing.T, files []string, version lab.Version) []string {
+	var chosen []string
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := condition.FindSubmatch(text)
+		if m == nil {
+			chosen = append(chosen, file)
+			continue
+		}
+		ok, err := version.Satisfies(string(m[1]))
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		if ok {
+			chosen = append(chosen, file)
+		}
+	}
+	return chosen
+}
+
+// setUp builds the world of a story and starts the senders in it.
+func setUp(env *testscript.Env, in lab.Installation) error {
+	ctx, cancel := context.WithTimeout(context.Background(), stepDeadline)
+	defer cancel()
+	spec, err := lab.ReadSpec(os.DirFS(env.WorkDir))
+	if err != nil {
+		return err
+	}
+	world, err := lab.NewWorld(ctx, spec)
+	if err != nil {
+		return err
+	}
+	s := &story{world: world, seen: make(map[string]int)}
+	env.Values[storyKey{}] = s
+	env.Defer(func() {
+		if err := world.Close(); err != nil {
+			env.T().Log("closing the world: ", err)
+		}
+	})
+	env.Setenv("LAB", world.Dir)
+	env.Setenv("VERSION", in.Version.String())
+	if s.postfix, err = world.NewPostfix(in, "pf", smtpdAddress, spec.MainCF); err != nil {
+		return err
+	}
+	if spec.Postseal != nil {
+		if s.postseal, err = world.NewPostseal(s.postfix, *spec.Postseal); err != nil {
+			return err
+		}
+		if err := s.postseal.Start(ctx); err != nil {
+			return err
+		}
+	}
+	return s.postfix.Start(ctx)
+}
+
+// splitOptions separates NAME=VALUE words from the others.
+func splitOptions(words []string) (plain []string, options map[string]string) {
+	options = make(map[string]string)
+	for _, word := range words {
+		if name, value, ok := strings.Cut(word, "="); ok {
+			options[name] = value
+		} else {
+			plain = append(plain, word)
+		}
+	}
+	return plain, options
+}
