@@ -185,18 +185,16 @@ func (r *Rule) setLevel(t RuleText, v tlspolicy.Version) *RuleError {
 	return nil
 }
 
-// newest stands for every Postfix that may come; it tells an attribute that is
-// too new from one that does not exist.
-var newest = tlspolicy.Version{Major: 999, Known: true}
-
-// levelError adds the cure that only the caller of tlspolicy knows.
+// levelError adds the cure that tlspolicy cannot know.
 func levelError(text string, v tlspolicy.Version, err error) *RuleError {
 	e := &RuleError{Field: "level", What: fmt.Sprintf("%.200q: %v", text, err), Err: err}
-	if v.Known {
-		return e
+	var t *tlspolicy.Error
+	if errors.As(err, &t) {
+		e.What = fmt.Sprintf("%.200q: %s", text, strings.TrimSpace(t.Token+" "+t.What))
+		e.Fix = t.Fix
 	}
-	if _, err := tlspolicy.Parse(text, newest); err == nil {
-		e.Fix = `a newer Postfix understands it: if yours does, say so with [tls_policy] postfix_version = "3.10" or what "postconf mail_version" shows`
+	if !v.Known && errors.Is(err, tlspolicy.ErrTooNew) {
+		e.Fix += `; if your Postfix is new enough, say so: [tls_policy] postfix_version = what "postconf -h mail_version" shows`
 	}
 	return e
 }

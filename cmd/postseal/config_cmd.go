@@ -1,0 +1,119 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/spf13/cobra"
+)
+
+// newConfigCommand builds `postseal config`. An error it returns is exit 2.
+func newConfigCommand(opts *globalOptions) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "check or show the configuration",
+		Args:  cobra.NoArgs,
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "check",
+		Short: "read the configuration and say what is wrong with it",
+		Long: `Reads the configuration as the daemon would, with the files it includes.
+Everything that is wrong is named with file, line and key; exit 2. What is allowed
+but hardly meant is a warning; exit 0.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return checkConfig(opts, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}, &cobra.Command{
+		Use:   "show",
+		Short: "write the effective configuration, defaults included",
+		Long: `Writes every key with the value that is in force, and all rules in the order in
+which they are tried, as a configuration file. Passwords are replaced.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return showConfig(opts, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	})
+	return cmd
+}
+
+// configReport is `config check --json`.
+type configReport struct {
+	OK       bool      `json:"ok"`
+	Path     string    `json:"path"` // empty: no file, the defaults
+	Rules    int       `json:"rules"`
+	Warnings []warning `json:"warnings"`
+	Errors   []string  `json:"errors"`
+}
+
+func checkConfig(opts *globalOptions, out, errOut io.Writer) error {
+	c, warnings, err := loadConfig(opts.configPath, opts.configSet)
+	if opts.json {
+		report := configReport{OK: err == nil, Warnings: append([]warning{}, warnings...), Errors: errorTexts(err)}
+		if c != nil {
+			report.Path, report.Rules = c.Path, len(c.Rules.All())
+		}
+		if e := writeJSON(out, report); e != nil {
+			return e
+		}
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	showWarnings(errOut, warnings)
+	if c.Path == "" {
+		_, err = fmt.Fprintf(out, "%s does not exist: the defaults are in force\n", opts.configPath)
+		return err
+	}
+	_, err = fmt.Fprintf(out, "%s: fine, %d rules\n", c.Path, len(c.Rules.All()))
+	return err
+}
+
+func showConfig(opts *globalOptions, out, errOut io.Writer) error {
+	c, warnings, err := loadConfig(opts.configPath, opts.configSet)
+	if err != nil {
+		return err
+	}
+	showWarnings(errOut, warnings)
+	if !opts.json {
+		_, err = io.WriteString(out, c.TOML())
+		return err
+	}
+	var values map[string]any
+	if err := toml.Unmarshal([]byte(c.TOML()), &values); err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	return writeJSON(out, values)
+}
+
+func showWarnings(out io.Writer, warnings []warning) {
+	for _, w := range warnings {
+		fmt.Fprintf(out, "warning: %s\n", w)
+	}
+}
+
+func writeJSON(out io.Writer, v any) error {
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// errorTexts takes joined errors apart.
+func errorTexts(err error) []string {
+	if err == nil {
+		return []string{}
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []string{err.Error()}
+	}
+	var texts []string
+	for _, e := range joined.Unwrap() {
+		texts = append(texts, errorTexts(e)...)
+	}
+	return texts
+}

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/postseal/postseal/internal/postfix/tlspolicy"
+	"github.com/postseal/postseal/policy"
+	"github.com/postseal/postseal/systemd"
+)
+
+// listenAddress checks an address in Postfix notation.
+func listenAddress(text string) (string, error) {
+	a, err := systemd.ParseAddress(text)
+	if err != nil {
+		return "", err
+	}
+	return a.String(), nil
+}
+
+// controlAddress is a listenAddress that only local processes can reach: who
+// can talk to the control socket can empty the memory.
+func controlAddress(text string) (string, error) {
+	if text == "" {
+		return "", nil
+	}
+	if strings.HasPrefix(text, "inet:") {
+		return "", fmt.Errorf("%.200q: the control socket has no passwords, so it is no network socket; write \"unix:/absolute/path\"", text)
+	}
+	return listenAddress(text)
+}
+
+// loopback tells whether only this host can reach an address.
+func loopback(address string) bool {
+	hostport, ok := strings.CutPrefix(address, "inet:")
+	if !ok {
+		return true
+	}
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return false
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.Unmap().IsLoopback() || strings.EqualFold(host, "localhost")
+}
+
+func fileMode(text string) (fs.FileMode, error) {
+	mode, err := systemd.ParseMode(text)
+	if err == nil && mode == 0 {
+		err = fmt.Errorf("%.100q: nobody could connect; write for example \"0660\"", text)
+	}
+	return mode, err
+}
+
+// word returns a parser that allows only these words.
+func word(allowed ...string) func(string) (string, error) {
+	return func(text string) (string, error) {
+		if !slices.Contains(allowed, text) {
+			return "", fmt.Errorf("%.100q is not allowed; write %s", text, alternatives(allowed))
+		}
+		return text, nil
+	}
+}
+
+func alternatives(words []string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = strconv.Quote(w)
+	}
+	last := len(quoted) - 1
+	if last < 1 {
+		return strings.Join(quoted, "")
+	}
+	return strings.Join(quoted[:last], ", ") + " or " + quoted[last]
+}
+
+// among returns a parser for the words, then read by parse.
+func among[T any](parse func(string) (T, error), allowed ...string) func(string) (T, error) {
+	check := word(allowed...)
+	return func(text string) (T, error) {
+		if _, err := check(text); err != nil {
+			var zero T
+			return zero, err
+		}
+		return parse(text)
+	}
+}
+
+// network reads "192.0.2.0/24"; an address stands for itself.
+func network(text string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("%.100q is no network; write for example \"192.0.2.0/24\" or \"2001:db8::/32\"", text)
+	}
+	if p != p.Masked() {
+		return netip.Prefix{}, fmt.Errorf("%.100q: bits behind the mask; write %q", text, p.Masked())
+	}
+	return p, nil
+}
+
+// dnsServer reads an address with or without a port.
+func dnsServer(text string) (netip.AddrPort, error) {
+	if a, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil {
+		return netip.AddrPortFrom(a, 53), nil
+	}
+	ap, err := netip.ParseAddrPort(text)
+	if err != nil || ap.Port() == 0 {
+		return netip.AddrPort{}, fmt.Errorf("%.100q is no address of a resolver; write for example \"127.0.0.1\", \"127.0.0.1:5353\" or \"[::1]:5353\"", text)
+	}
+	return ap, nil
+}
+
+// probe checks TYPE:NAME, as in Postfix's dnssec_probe.
+func probe(text string) (string, error) {
+	if text == "" {
+		return "", nil
+	}
+	qtype, name, ok := strings.Cut(text, ":")
+	known := []string{"a", "aaaa", "dnskey", "ds", "mx", "ns", "soa", "tlsa", "txt"}
+	if !ok || !slices.Contains(known, strings.ToLower(qtype)) {
+		return "", fmt.Errorf("%.100q is no probe; write TYPE:NAME, for example \"ns:.\", with one of the types %s", text, strings.Join(known, ", "))
+	}
+	if name != "." {
+		if k, err := policy.ParseKey(name); err != nil || k.Brackets || k.Literal || k.HasPort {
+			return "", fmt.Errorf("%.100q: %.100q is no domain name", text, name)
+		}
+	}
+	return strings.ToLower(qtype) + ":" + name, nil
+}
+
+// oldestPostfix is the oldest release that is supported.
+var oldestPostfix = tlspolicy.Version{Major: 3, Minor: 7, Known: true}
+
+func postfixVersion(text string) (tlspolicy.Version, error) {
+	if text == "auto" {
+		return tlspolicy.Version{}, nil
+	}
+	v, err := tlspolicy.ParseVersion(text)
+	if err != nil {
+		return tlspolicy.Version{}, fmt.Errorf("%w; write \"auto\" or what \"postconf -h mail_version\" shows, for example \"3.10.5\"", err)
+	}
+	if v.Less(oldestPostfix) {
+		return tlspolicy.Version{}, fmt.Errorf("%.100q: Postfix before 3.7 is not supported", text)
+	}
+	return v, nil
+}
+
+func proxyURL(text string) (string, error) {
+	if text == "" {
+		return "", nil
+	}
+	const want = `write for example "http://proxy.example:3128"`
+	u, err := url.Parse(text)
+	switch {
+	case err != nil: // url.Error shows the text, which may hold a password
+		return "", errors.New("no URL; " + want)
+	case u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+		return "", fmt.Errorf("%.100q is no HTTP proxy; %s", u.Redacted(), want)
+	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
+		return "", fmt.Errorf("%.100q: nothing may follow host and port; %s", u.Redacted(), want)
+	}
+	return text, nil
+}
+
+func filePath(text string) (string, error) {
+	if text != "" && strings.ContainsRune(text, 0) {
+		return "", fmt.Errorf("%.100q is no path", text)
+	}
+	return text, nil
+}
+
+func absolutePath(text string) (string, error) {
+	if !path.IsAbs(text) || strings.HasSuffix(text, "/") || strings.ContainsRune(text, 0) {
+		return "", fmt.Errorf("%.200q: write the absolute path of a file, for example \"/var/lib/postseal/postseal.db\"", text)
+	}
+	return path.Clean(text), nil
+}
+
+// groupName checks the shape only: the group is looked up when the socket is made.
+func groupName(text string) (string, error) {
+	if strings.ContainsAny(text, ": \t\n/\x00") {
+		return "", fmt.Errorf("%.100q is no group", text)
+	}
+	return text, nil
+}
+
+// outgoing reads an element of [senders] outgoing.
+func outgoing(text string) (string, error) {
+	if text == "authenticated" || text == "local" {
+		return text, nil
+	}
+	p, err := network(text)
+	if err != nil {
+		return "", fmt.Errorf("%.100q is not allowed; write \"authenticated\", \"local\" or a network such as \"192.0.2.0/24\"", text)
+	}
+	return p.String(), nil
+}
+
+// senderDomain reads a domain, or with a leading dot its subdomains.
+func senderDomain(text string) (string, error) {
+	name, below := strings.CutPrefix(text, ".")
+	k, err := policy.ParseKey(name)
+	if err != nil || k.Brackets || k.Literal || k.HasPort {
+		return "", fmt.Errorf("%.100q is no domain; write \"example.com\", or \".example.com\" for its subdomains", text)
+	}
+	if below {
+		return "." + k.Name, nil
+	}
+	return k.Name, nil
+}
+
+// forwarder reads a login or a network.
+func forwarder(text string) (string, error) {
+	if p, err := network(text); err == nil {
+		return p.String(), nil
+	}
+	if text == "" || strings.ContainsFunc(text, func(c rune) bool { return c <= ' ' || c == 0x7f || c == '/' }) {
+		return "", fmt.Errorf("%.100q is neither a login nor a network", text)
+	}
+	return text, nil
+}
