@@ -8,6 +8,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"time"
 )
@@ -71,4 +72,20 @@ type Store interface {
 	// could not be repaired), nil when all is well. For /readyz and alarms.
 	Err() error
 	Close() error
+}
+
+// Expired tells whether r has expired at now.
+func (r Record) Expired(now time.Time) bool {
+	return !r.Expires.IsZero() && !now.Before(r.Expires)
+}
+
+// Check returns ErrTooLarge, naming the record, when r exceeds MaxKey or MaxValue.
+func (r Record) Check() error {
+	if len(r.Key) > MaxKey {
+		return fmt.Errorf("%w: %s %.64q…: key of %d bytes, at most %d", ErrTooLarge, r.Kind, r.Key, len(r.Key), MaxKey)
+	}
+	if len(r.Value) > MaxValue {
+		return fmt.Errorf("%w: %s %.64q: value of %d bytes, at most %d", ErrTooLarge, r.Kind, r.Key, len(r.Value), MaxValue)
+	}
+	return nil
 }
