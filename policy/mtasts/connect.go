@@ -20,6 +20,18 @@ type route struct {
 	close     func()
 }
 
+// get sends the request. When the time is up, http.Transport closes the
+// connection, and a server that notices ends its response properly while that
+// can still be read: what came so late is half a policy and does not count.
+func (r route) get(req *http.Request) (*http.Response, error) {
+	resp, err := r.RoundTrip(req)
+	if err == nil && req.Context().Err() != nil {
+		resp.Body.Close()
+		return nil, req.Context().Err()
+	}
+	return resp, err
+}
+
 // errProxy keeps the proxy's failures, its certificate above all, apart from
 // those of the policy host.
 var errProxy = errors.New("connecting to the proxy")

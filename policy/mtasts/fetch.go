@@ -34,7 +34,8 @@ const (
 )
 
 // AddressResolver is what Fetch asks for the addresses of the policy host, so
-// that they come from the same DNS as everything else.
+// that they come from the same DNS as everything else. Both must return soon
+// after the context ends: Fetch waits for them.
 type AddressResolver interface {
 	A(ctx context.Context, name string) (resolver.Answer[netip.Addr], error)
 	AAAA(ctx context.Context, name string) (resolver.Answer[netip.Addr], error)
@@ -44,7 +45,8 @@ type AddressResolver interface {
 // zero values. A Fetcher holds no state: any number of fetches may run at once,
 // and how many should is the caller's business (RFC 8461 §3.3).
 type Fetcher struct {
-	// Resolver finds the addresses; not asked with a Proxy or a Transport.
+	// Resolver finds the addresses. Required, though not asked with a Proxy or
+	// a Transport.
 	Resolver AddressResolver
 	// RootCAs are the trusted authorities; nil means the system's.
 	RootCAs *x509.CertPool
@@ -123,7 +125,7 @@ func (f *Fetcher) Fetch(ctx context.Context, domain string) (got Fetched, err er
 		return fail(kind, hint, timed(ctx, start, err))
 	}
 	defer way.close()
-	resp, err := way.RoundTrip(f.request(ctx, got.Host))
+	resp, err := way.get(f.request(ctx, got.Host))
 	if err != nil {
 		kind, hint := f.judge(err, got.Host, way.canonical)
 		return fail(kind, hint, timed(ctx, start, fmt.Errorf("no response: %w", err)))
@@ -133,7 +135,7 @@ func (f *Fetcher) Fetch(ctx context.Context, domain string) (got Fetched, err er
 	if hint, err := f.checkHeader(resp); err != nil {
 		return fail(FetchFailed, hint, err)
 	}
-	body, err := readBody(resp)
+	body, err := readBody(ctx, resp)
 	if err != nil {
 		return fail(FetchFailed, "", timed(ctx, start, err))
 	}
@@ -188,8 +190,11 @@ func (f *Fetcher) checkHeader(resp *http.Response) (hint string, err error) {
 	return "", nil
 }
 
-func readBody(resp *http.Response) ([]byte, error) {
+func readBody(ctx context.Context, resp *http.Response) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxPolicySize+1))
+	if err == nil {
+		err = ctx.Err() // see route.get
+	}
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("reading the policy: %w", err)

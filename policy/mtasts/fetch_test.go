@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -250,6 +251,42 @@ func TestSTS038_Slowloris(t *testing.T) {
 		if !errors.Is(failed, context.DeadlineExceeded) || !strings.Contains(failed.Error(), "gave up after") {
 			t.Errorf("%s: %v", name, failed)
 		}
+	}
+}
+
+func TestSTS038_StalledHandshake(t *testing.T) {
+	w := newWorld(t, nil, nil)
+	w.fetcher.port = portOf(listen(t, "127.0.0.1:0", swallow))
+	w.fetcher.Timeout = 200 * time.Millisecond
+	if _, failed := w.fails(t, FetchFailed); !errors.Is(failed, context.DeadlineExceeded) {
+		t.Error(failed)
+	}
+}
+
+// A response that ends because we close the connection came too late, however
+// complete it looks.
+func TestSTS038_TooLate(t *testing.T) {
+	late := func(after func(context.Context, io.Writer)) roundTripper {
+		return func(r *http.Request) (*http.Response, error) {
+			body, w := io.Pipe()
+			go func() { after(r.Context(), w); w.Close() }()
+			return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"text/plain"}}, Body: body}, nil
+		}
+	}
+	for name, transport := range map[string]http.RoundTripper{
+		"header": roundTripper(func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return late(func(_ context.Context, w io.Writer) { io.WriteString(w, good) })(r)
+		}),
+		"body": late(func(ctx context.Context, w io.Writer) { io.WriteString(w, good); <-ctx.Done() }),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			_, err := (&Fetcher{Transport: transport}).Fetch(t.Context(), "ex.test")
+			if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Minute {
+				t.Errorf("%s: %v after %v", name, err, time.Since(start))
+			}
+		})
 	}
 }
 
