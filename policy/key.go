@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -116,6 +117,9 @@ var idnaLookup = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.Bi
 func canonicalName(name string) (string, error) {
 	name = strings.TrimSuffix(name, ".")
 	if !isASCII(name) {
+		if !utf8.ValidString(name) {
+			return "", fmt.Errorf("%w: %.100q: not UTF-8", ErrNoDestination, name)
+		}
 		a, err := idnaLookup.ToASCII(name)
 		if err != nil {
 			return "", fmt.Errorf("%w: %.100q: %w", ErrNoDestination, name, err)

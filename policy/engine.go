@@ -1,0 +1,280 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/postseal/postseal/cache"
+	"github.com/postseal/postseal/policy/dane"
+	"github.com/postseal/postseal/policy/mtasts"
+)
+
+// Limits of the engine.
+const (
+	// DefaultDeadline is how long an asker waits at most. Postfix waits 100 s
+	// (util/dict_sockmap.c) and asks once for every MX host.
+	DefaultDeadline = 5 * time.Second
+	// reserve of the deadline goes to writing the answer.
+	reserve = 100 * time.Millisecond
+	// MaxNames bounds the names remembered without a policy.
+	MaxNames = 1_000_000
+	// MaxHosts bounds the mail hosts remembered.
+	MaxHosts = 250_000
+	// maxFetches bounds policy fetches under way (STS-096).
+	maxFetches = 32
+	// maxPerOrganization bounds the policies kept below one organizational domain.
+	maxPerOrganization = 1000
+	// ahead of its end, evidence that somebody asks for is gathered anew.
+	ahead = 5 * time.Second
+)
+
+// Resolver is the DNS as the engine needs it; *resolver.Resolver is one.
+type Resolver interface {
+	dane.Resolver
+	mtasts.TXTResolver
+	// Suspended says that no server that may be believed validates, and why.
+	Suspended() (bool, string)
+	// Ready waits until Suspended can be relied on.
+	Ready(context.Context)
+}
+
+// Config is what an Engine is made of. Resolver, Fetch and Store are required.
+type Config struct {
+	Resolver Resolver
+	// Fetch gets the policy of a domain; (*mtasts.Fetcher).Fetch is one.
+	Fetch    func(ctx context.Context, domain string) (mtasts.Fetched, error)
+	Store    cache.Store
+	Settings Settings
+	Postfix  Postfix
+	Logger   *slog.Logger
+	// Registerer takes the metrics; nil: none are kept anywhere.
+	Registerer prometheus.Registerer
+}
+
+// Engine answers what Postfix shall be told about a destination. It gathers
+// evidence, one flight per piece of it, on a context that outlives the asker;
+// keeps it; and decides anew whenever evidence or settings change.
+//
+// # Limits
+//
+// Names without a policy are bounded by MaxNames and may be forgotten in a flood;
+// enforce policies never are, up to 1,000 below one organizational domain.
+type Engine struct {
+	resolver Resolver
+	fetch    func(context.Context, string) (mtasts.Fetched, error)
+	store    cache.Store
+	log      *slog.Logger
+	metrics  *metrics
+
+	plan    atomic.Pointer[plan]
+	planMu  sync.Mutex // one change of plan at a time
+	domains *cache.Memory[domain]
+	others  *cache.Memory[destination]
+	hosts   *cache.Memory[host]
+	common  sync.Map // interned answers, by text and plan
+
+	loading  atomic.Bool
+	fetches  *semaphore.Weighted
+	held     held
+	outbound outbound
+	writer   writer
+	armed    armed
+
+	flights sync.WaitGroup
+	life    context.Context // of flights: ends when Run does
+	end     context.CancelFunc
+}
+
+// New makes an Engine that answers from now on; Run keeps it fresh.
+func New(c Config) (*Engine, error) {
+	if c.Resolver == nil || c.Fetch == nil || c.Store == nil {
+		return nil, errors.New("policy: an engine needs a resolver, a fetcher and a store")
+	}
+	e := &Engine{
+		resolver: c.Resolver, fetch: c.Fetch, store: c.Store, log: c.Logger,
+		fetches: semaphore.NewWeighted(maxFetches),
+	}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	e.domains = cache.NewMemory(cache.Options[domain]{Limit: MaxNames, Protected: (*domain).protected, Used: (*domain).lastAsked})
+	e.others = cache.NewMemory(cache.Options[destination]{Limit: MaxNames / 4, Used: (*destination).lastAsked})
+	e.hosts = cache.NewMemory(cache.Options[host]{Limit: MaxHosts, Protected: (*host).inFlight, Used: (*host).lastUsed})
+	e.held.domains = map[*domain]struct{}{}
+	e.held.organizations = map[string]int{}
+	e.life, e.end = context.WithCancel(context.Background())
+	e.metrics = newMetrics(c.Registerer, e)
+	e.writer.init(e)
+	e.loading.Store(true)
+	e.loadState()
+	e.Configure(c.Settings, c.Postfix)
+	return e, nil
+}
+
+// Configure replaces settings and what is known of Postfix. Evidence stays, all
+// answers are decided anew.
+func (e *Engine) Configure(s Settings, p Postfix) {
+	e.planMu.Lock()
+	defer e.planMu.Unlock()
+	if s.Deadline <= 0 {
+		s.Deadline = DefaultDeadline
+	}
+	if s.Rules == nil {
+		s.Rules = noRules
+	}
+	e.replan(s, p)
+}
+
+// SetPostfix replaces what is known of Postfix.
+func (e *Engine) SetPostfix(p Postfix) {
+	e.planMu.Lock()
+	defer e.planMu.Unlock()
+	e.replan(e.plan.Load().Settings, p)
+}
+
+var noRules, _ = NewRules(nil)
+
+// replan makes a new plan; every remembered answer is void from then on. planMu is held.
+func (e *Engine) replan(s Settings, p Postfix) {
+	next := &plan{Settings: s, Postfix: p}
+	next.suspended, next.why = e.resolver.Suspended()
+	next.relaxSTS = p.NoRoots && !e.armed.secure.Load()
+	next.relaxDANE = p.NoDANE && !e.armed.daneOnly.Load()
+	e.plan.Store(next)
+	e.common.Clear()
+}
+
+// look makes a new plan when the resolver's standing or the rules' validity changed.
+func (e *Engine) look(now time.Time) {
+	p := e.plan.Load()
+	suspended, why := e.resolver.Suspended()
+	if suspended == p.suspended && why == p.why {
+		return
+	}
+	e.planMu.Lock()
+	defer e.planMu.Unlock()
+	p = e.plan.Load()
+	e.replan(p.Settings, p.Postfix)
+	e.log.Debug("answers are decided anew", "dnssec_suspended", suspended, "at", now)
+}
+
+// ServeSocketmap answers one question of Postfix: it appends the payload of the
+// reply to dst. It is a socketmap.Handler.
+func (e *Engine) ServeSocketmap(ctx context.Context, dst, mapName, key []byte) []byte {
+	start := time.Now()
+	kind, ok := kindOf(mapName)
+	if !ok {
+		e.metrics.unknownMap.Inc()
+		// PFX-02: PERM would defer all mail.
+		e.log.Warn("unknown map name asked for; NOTFOUND", "map", printable(mapName), "known", MapNames)
+		return append(dst, notFound...)
+	}
+	p := e.plan.Load()
+	if d := e.remembered(key); d != nil {
+		now := start.UnixNano()
+		if a := d.current(now, p); a != nil {
+			d.touch(start)
+			if now >= d.renew.Load() {
+				e.renew(d, start)
+			}
+			return e.give(dst, a, kind, start)
+		}
+	}
+	return e.ask(ctx, dst, kind, key, start)
+}
+
+const notFound = "NOTFOUND "
+
+func (e *Engine) give(dst []byte, a *answer, kind mapKind, start time.Time) []byte {
+	a.counted[kind].Inc()
+	if a.would[kind] != nil {
+		a.would[kind].Inc()
+	}
+	e.metrics.latency.Observe(time.Since(start).Seconds())
+	return append(dst, a.replies[kind]...)
+}
+
+// remembered finds a key that is already canonical, which is what Postfix sends
+// as a rule; anything else takes the long way.
+func (e *Engine) remembered(key []byte) *destination {
+	if d := e.domains.Get(key); d != nil {
+		return &d.destination
+	}
+	return e.others.Get(key)
+}
+
+// ask is the long way: the key is new, or its answer no longer holds.
+func (e *Engine) ask(ctx context.Context, dst []byte, kind mapKind, key []byte, start time.Time) []byte {
+	k, err := ParseKey(string(key))
+	if err != nil {
+		if len(key) > 0 && key[0] != '.' { // a leading dot is Postfix's own walk to the parents
+			e.log.Info("no destination", "key", printable(key), "reason", err)
+		}
+		e.metrics.answers.WithLabelValues("NOTFOUND", string(SourceFloor)).Inc()
+		return append(dst, notFound...)
+	}
+	d := e.destination(k)
+	d.touch(start)
+	q := e.newQuery(k, d)
+	q.wait(ctx, start.Add(q.plan.Deadline-min(reserve, q.plan.Deadline/10)))
+	return e.give(dst, q.answer(), kind, start)
+}
+
+// destination finds or makes the memory of a key.
+func (e *Engine) destination(k Key) *destination {
+	dom := e.domain(k.Name)
+	text := k.String()
+	if text == dom.key {
+		return &dom.destination
+	}
+	d, _ := e.others.LoadOrStore(text, func() *destination {
+		d := &destination{key: text, domain: dom}
+		d.touch(time.Now())
+		return d
+	})
+	return d
+}
+
+func (e *Engine) domain(name string) *domain {
+	d, _ := e.domains.LoadOrStore(name, func() *domain {
+		d := &domain{}
+		d.key, d.domain = name, d
+		d.touch(time.Now())
+		return d
+	})
+	return d
+}
+
+// host finds or makes the memory of a mail host at a port.
+func (e *Engine) host(name string, port uint16) *host {
+	now := minutes(time.Now())
+	h, _ := e.hosts.LoadOrStore(hostKey(name, port), func() *host {
+		h := &host{name: name, port: port}
+		h.used.Store(now)
+		return h
+	})
+	if h.used.Load() != now {
+		h.used.Store(now)
+	}
+	return h
+}
+
+// printable keeps foreign bytes out of the log.
+func printable(b []byte) string {
+	const most = 100
+	s := make([]byte, 0, min(len(b), most))
+	for _, c := range b[:min(len(b), most)] {
+		if c < ' ' || c > '~' {
+			c = '?'
+		}
+		s = append(s, c)
+	}
+	return string(s)
+}

@@ -1,0 +1,313 @@
+package policy
+
+import (
+	"context"
+	"time"
+
+	"github.com/postseal/postseal/policy/dane"
+	"github.com/postseal/postseal/policy/mtasts"
+)
+
+// query is one look at a destination: what is known, what is missing, what
+// follows. It may be asked for more than an answer needs (explain).
+type query struct {
+	e    *Engine
+	plan *plan
+	key  Key
+	d    *destination
+	// everything: gather also what cannot change the answer.
+	everything bool
+	// margin: evidence must last so much longer, to gather it ahead of its end.
+	margin time.Duration
+	view
+}
+
+// view is what a query saw in the engine's memory at one moment.
+type view struct {
+	now      time.Time
+	finding  Finding
+	missing  []*flight // evidence that is being gathered
+	until    time.Time // how long all of it may be believed
+	partial  bool      // something needed is not known (yet)
+	sts      stsOutcome
+	policy   *mtasts.Policy // unexpired and enforce, whatever the mode
+	mx       *dane.MXSet    // nil: unknown
+	evidence dane.Evidence
+	last     *dane.Evidence
+	lastMX   *dane.MXSet // the last known set, where it is unknown now
+	failed   bool        // nobody answered something that was needed
+}
+
+func (e *Engine) newQuery(k Key, d *destination) *query {
+	return &query{e: e, plan: e.plan.Load(), key: k, d: d}
+}
+
+// wait gathers until nothing is missing, but no longer than the deadline. A
+// flight that has used up its own deadline is not waited for again.
+func (q *query) wait(ctx context.Context, deadline time.Time) {
+	for {
+		q.see()
+		if len(q.missing) == 0 {
+			return
+		}
+		if !q.waitForOne(ctx, deadline) {
+			q.see()
+			return
+		}
+	}
+}
+
+func (q *query) waitForOne(ctx context.Context, deadline time.Time) bool {
+	for _, f := range q.missing {
+		end := f.started.Add(q.plan.Deadline)
+		if deadline.Before(end) {
+			end = deadline
+		}
+		left := time.Until(end)
+		if left <= 0 {
+			continue
+		}
+		timer := time.NewTimer(left)
+		select {
+		case <-f.done:
+			timer.Stop()
+			return true
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		}
+	}
+	return false
+}
+
+// see looks at the memory and starts flights for what is needed and missing.
+func (q *query) see() {
+	q.view = view{now: time.Now(), until: time.Now().Add(24 * time.Hour)}
+	p, rules := q.plan, q.plan.Rules
+	if next := rules.NextChange(q.now); !next.IsZero() {
+		q.lasts(next)
+	}
+	q.finding = rules.Find(Subject{Key: q.key}, q.now)
+	if q.finding.NeedsMX {
+		q.seeMX()
+		q.finding = rules.Find(q.subject(), q.now)
+	}
+	r := q.finding.Rule
+	if r != nil && r.asWritten() && !q.everything {
+		return
+	}
+	if looked, _ := p.stsFor(q.key, r); looked {
+		q.seeSTS()
+	}
+	if q.needsMX() {
+		q.seeMX()
+	}
+	q.evidence = dane.Evidence{Suspended: true}
+	if q.mx != nil {
+		q.evidence.MX = *q.mx
+	} else {
+		q.evidence.MX.Err = "not looked up"
+	}
+	looked, _ := p.daneFor(r)
+	q.evidence.Suspended = !looked
+	if q.mx != nil && q.needsHosts() {
+		q.seeHosts()
+	}
+}
+
+// lasts notes that something the answer rests on ends at t.
+func (q *query) lasts(t time.Time) {
+	if t.Before(q.until) {
+		q.until = t
+	}
+}
+
+// subject describes the destination to the rules, with the MX set as known.
+func (q *query) subject() Subject {
+	s := Subject{Key: q.key}
+	m := q.mx
+	if m == nil || m.Err != "" {
+		if m = q.lastMX; m == nil {
+			return s
+		}
+	}
+	s.MXKnown, s.MXSecure = true, m.Secure
+	for _, h := range m.Hosts {
+		s.MX = append(s.MX, h.Name)
+	}
+	return s
+}
+
+// seeSTS takes the MTA-STS state of the domain.
+func (q *query) seeSTS() {
+	d := q.d.domain
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	known := time.Unix(0, d.sts.until)
+	if d.policy.valid(q.now) {
+		q.lasts(d.policy.expires())
+		if d.policy.enforced(q.now) {
+			policy := d.policy.policy
+			q.policy = &policy
+		}
+	} else if d.policy != nil && d.policy.have && d.sts.outcome == stsFound && known.After(q.now) && d.policy.mayFetch(d.policy.id, q.now) {
+		known = q.now // expired while the record was still remembered: fetch
+	}
+	q.sts = d.sts.outcome
+	if q.take(known) {
+		q.failed = q.failed || q.sts == stsFailed || q.sts == stsFound && !d.policy.valid(q.now)
+	}
+	if q.stale(known) {
+		q.missing = append(q.missing, q.e.startSTS(d))
+	}
+}
+
+// take notes that evidence known until a moment is used, and reports whether
+// there is any; without it the answer is partial.
+func (q *query) take(known time.Time) bool {
+	if !known.After(q.now) {
+		q.partial, q.failed = true, true
+		return false
+	}
+	q.lasts(known)
+	return true
+}
+
+// stale: the evidence must be gathered, now or ahead of its end.
+func (q *query) stale(known time.Time) bool { return !known.After(q.now.Add(q.margin)) }
+
+// needsMX: only the questions that can change the answer (CMB-13).
+func (q *query) needsMX() bool {
+	if q.key.Literal {
+		return false
+	}
+	if q.everything || q.policy != nil {
+		return true
+	}
+	looked, _ := q.plan.daneFor(q.finding.Rule)
+	return looked && q.floorNeedsDANE()
+}
+
+// floorNeedsDANE: without STS, does the answer depend on the class?
+func (q *query) floorNeedsDANE() bool {
+	e := Evidence{Rule: q.finding.Rule, AtLeastEncrypt: q.finding.AtLeastEncrypt}
+	switch {
+	case q.plan.Floor == FloorInherit && q.plan.Main == MainStronger:
+		return false
+	case e.raised():
+		return true
+	}
+	return q.plan.Floor != FloorDANE
+}
+
+// needsHosts: with an insecure MX set only inherit without STS tells D5 from D0;
+// with an enforced policy a mismatch turns on which hosts have addresses.
+func (q *query) needsHosts() bool {
+	if len(q.mx.Hosts) == 0 || q.mx.Err != "" {
+		return false
+	}
+	if q.everything {
+		return true
+	}
+	if q.evidence.Suspended || q.mx.Unproven {
+		return false
+	}
+	if q.mx.Secure {
+		return true
+	}
+	if q.policy != nil {
+		matching := len(survey(Evidence{Policy: q.policy, DANE: dane.Evidence{MX: *q.mx, Hosts: make([]*dane.Host, len(q.mx.Hosts))}}).matching)
+		if matching > 0 && matching < len(q.mx.Hosts) {
+			return true
+		}
+		_, counts := q.plan.stsFor(q.key, q.finding.Rule)
+		if counts {
+			return false
+		}
+	}
+	e := Evidence{Rule: q.finding.Rule, AtLeastEncrypt: q.finding.AtLeastEncrypt}
+	return q.plan.Floor == FloorInherit && q.plan.Main == MainUpToDANE && !e.raised()
+}
+
+// seeMX takes the MX set: of the domain, or the one host in brackets.
+func (q *query) seeMX() {
+	if q.mx != nil || q.key.Literal {
+		return
+	}
+	if q.key.Brackets {
+		m := dane.Direct(q.key.Name, q.key.Port)
+		q.mx = &m
+		return
+	}
+	d := q.d.domain
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.policy != nil {
+		if q.last = d.policy.last.evidence(q.now); q.last != nil {
+			q.lastMX = &q.last.MX
+		}
+	}
+	known := time.Unix(0, d.mx.until)
+	m := d.mxSet()
+	if len(m.Hosts) > 0 {
+		q.lastMX = &m
+	}
+	if q.take(known) {
+		if q.mx = &m; d.mx.flags&mxFailed != 0 {
+			q.mx, q.failed = &dane.MXSet{Err: d.mxTrouble}, true
+		}
+	}
+	if q.stale(known) {
+		q.missing = append(q.missing, q.e.startMX(d))
+	}
+}
+
+// seeHosts takes the evidence of every mail host; a host not known yet counts as failed.
+func (q *query) seeHosts() {
+	q.evidence.Hosts = make([]*dane.Host, len(q.mx.Hosts))
+	for i, x := range q.mx.Hosts {
+		h := q.e.host(x.Name, q.key.Port)
+		h.mu.Lock()
+		known := time.Unix(0, h.until)
+		if q.take(known) {
+			q.evidence.Hosts[i] = h.evidence
+		}
+		if q.stale(known) {
+			q.missing = append(q.missing, q.e.startHost(h))
+		}
+		h.mu.Unlock()
+	}
+}
+
+// weigh builds the evidence for Decide. With enforced, mechanisms that are only
+// monitored count as well: what would be answered.
+func (q *query) weigh(enforced bool) Evidence {
+	r := q.finding.Rule
+	e := Evidence{Key: q.key, Rule: r, AtLeastEncrypt: q.finding.AtLeastEncrypt, DANE: q.evidence, LastKnown: q.last, Unanswered: q.failed}
+	if enforced && q.finding.Monitored != nil {
+		e.Rule = q.finding.Monitored
+	}
+	looked, counts := q.plan.stsFor(q.key, r)
+	if looked && (counts || enforced) {
+		e.Policy = q.policy
+	}
+	looked, counts = q.plan.daneFor(r)
+	if !looked || !counts && !enforced {
+		e.DANE.Suspended = true
+	}
+	return e
+}
+
+// decide gives the decision for one kind of map, and with enforced what it
+// would be if nothing were only monitored.
+func (q *query) decide(k mapKind, enforced bool) Decision {
+	if q.plan.Monitor && !enforced {
+		return Decision{NotFound: true, Row: RowNotNeeded, Source: SourceFloor}
+	}
+	return Decide(q.weigh(enforced), q.plan.options(k))
+}
+
+func (q *query) monitoring() bool {
+	return q.plan.Monitor || q.plan.DANE == ModeMonitor || q.plan.STS == ModeMonitor || q.finding.Monitored != nil
+}

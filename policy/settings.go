@@ -1,0 +1,142 @@
+package policy
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/postseal/postseal/internal/postfix/tlspolicy"
+)
+
+// Mode says what becomes of a mechanism's evidence (CMB-16).
+type Mode uint8
+
+// The modes of [dane] and [mta_sts].
+const (
+	ModeEnforce Mode = iota
+	ModeMonitor      // looked up, kept, counted, logged, not answered
+	ModeOff          // not looked up
+)
+
+// ParseMode reads "enforce", "monitor" or "off".
+func ParseMode(text string) (Mode, error) {
+	for m, name := range modeNames {
+		if text == name {
+			return Mode(m), nil
+		}
+	}
+	return 0, fmt.Errorf("mode %q: want \"enforce\", \"monitor\" or \"off\"", text)
+}
+
+var modeNames = [...]string{ModeEnforce: "enforce", ModeMonitor: "monitor", ModeOff: "off"}
+
+func (m Mode) String() string { return modeNames[m] }
+
+// ParseFloor reads [tls_policy] floor: "inherit", "dane" or "encrypt".
+func ParseFloor(text string) (Floor, error) {
+	for f, name := range floorNames {
+		if text == name {
+			return Floor(f), nil
+		}
+	}
+	return 0, fmt.Errorf("floor %q: want \"inherit\", \"dane\" or \"encrypt\"", text)
+}
+
+var floorNames = [...]string{FloorInherit: "inherit", FloorDANE: "dane", FloorEncrypt: "encrypt"}
+
+func (f Floor) String() string { return floorNames[f] }
+
+// Settings are the operator's choices. A new value takes effect at once, for
+// what is already remembered too.
+type Settings struct {
+	Monitor  bool // mode = "monitor": answer as if absent
+	Floor    Floor
+	DANE     Mode
+	STS      Mode
+	Rules    *Rules        // nil: none
+	Deadline time.Duration // how long an asker waits at most; zero: 5 s
+}
+
+// Postfix is what is known of the Postfix that asks. The zero value stands for
+// one about which nothing is known and nothing is assumed.
+type Postfix struct {
+	// Version is the lowest seen in 24 h; unknown counts as older than 3.10.
+	Version tlspolicy.Version
+	// Main is the level of main.cf (CMB-15).
+	Main MainLevel
+	// IgnoresPatterns: smtp_tls_enforce_sts_mx_patterns = no.
+	IgnoresPatterns bool
+	// NoRoots: no trust anchors are configured, every secure destination would
+	// be deferred. NoDANE: Postfix cannot do DANE (DANE-053). Both are heeded
+	// only until a demand of that kind has been answered once.
+	NoRoots, NoDANE bool
+}
+
+// mapKind is what a map name of the socketmap stands for (PFX-22).
+type mapKind uint8
+
+const (
+	mapPostseal mapKind = iota // attributes as the version allows
+	mapPlain                   // QUERY, postfix: never attributes
+	mapTLSRPT                  // QUERYwithTLSRPT: attributes unless known to be too old
+	mapKinds
+)
+
+// MapNames are the map names that are answered.
+var MapNames = [...]string{"postseal", "QUERY", "postfix", "QUERYwithTLSRPT"}
+
+func kindOf(mapName []byte) (mapKind, bool) {
+	switch string(mapName) {
+	case "postseal":
+		return mapPostseal, true
+	case "QUERY", "postfix":
+		return mapPlain, true
+	case "QUERYwithTLSRPT":
+		return mapTLSRPT, true
+	}
+	return 0, false
+}
+
+// capability says what the Postfix behind a map understands (PFX-22, PFX-23).
+func (p Postfix) capability(k mapKind) Capability {
+	attributes := p.Version.Known && p.Version.STSAttributes()
+	if k == mapPlain || k == mapPostseal && !attributes || k == mapTLSRPT && p.Version.Known && !attributes {
+		return Plain
+	}
+	if attributes && p.Version.NarrowsMX() && !p.IgnoresPatterns {
+		return Narrowing
+	}
+	return Attributes
+}
+
+// plan is everything but the evidence that an answer depends on. A plan is
+// immutable; a new one makes every remembered answer void.
+type plan struct {
+	Settings
+	Postfix
+	// suspended: no resolver that may be believed validates; why for people.
+	suspended bool
+	why       string
+	// relaxSTS, relaxDANE: first-run safety is in force.
+	relaxSTS, relaxDANE bool
+}
+
+// dane tells how DANE takes part for a rule's destination: whether it is looked
+// up, and whether it counts in the answer.
+func (p *plan) daneFor(r *Rule) (looked, counts bool) {
+	if r != nil && r.Exempt&ExemptDANE != 0 || p.DANE == ModeOff || p.suspended {
+		return false, false
+	}
+	return true, p.DANE == ModeEnforce && !p.relaxDANE
+}
+
+// sts tells the same of MTA-STS.
+func (p *plan) stsFor(k Key, r *Rule) (looked, counts bool) {
+	if r != nil && r.Exempt&ExemptSTS != 0 || p.STS == ModeOff || k.Literal || !canHaveSTS(k.Name) {
+		return false, false
+	}
+	return true, p.STS == ModeEnforce && !p.relaxSTS
+}
+
+func (p *plan) options(k mapKind) Options {
+	return Options{Floor: p.Floor, Main: p.Main, Capability: p.capability(k)}
+}
