@@ -102,7 +102,7 @@ func (h *Host) lookupAddresses(ctx context.Context, r Resolver) (resolver.Answer
 
 // bases returns the candidates for the TLSA base domain, RFC 7672 §2.2.2, best first.
 func (h *Host) bases(ctx context.Context, r Resolver, a resolver.Answer[netip.Addr]) ([]string, error) {
-	alias := a.Canonical != h.Name
+	alias := a.Canonical != a.Name
 	switch {
 	case a.Authentic && alias:
 		return []string{a.Canonical, h.Name}, nil // the links between them never

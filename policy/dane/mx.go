@@ -48,7 +48,7 @@ func LookupMX(ctx context.Context, r Resolver, domain string) MXSet {
 	if m.Unproven {
 		m.TTL = min(m.TTL, unprovenTTL)
 	}
-	if a.Canonical != domain {
+	if a.Canonical != a.Name {
 		m.NextHop = a.Canonical // RFC 7672 §2.2.1: a reference identifier beside the domain
 	}
 	switch {
