@@ -173,7 +173,7 @@ func TestMemoryNeverRefuses(t *testing.T) {
 }
 
 func TestMemoryRange(t *testing.T) {
-	m := newNames(10_000)
+	m := newNames(100_000)
 	want := map[string]bool{}
 	for i := range 5000 {
 		n := add(m, strconv.Itoa(i), 1)
