@@ -18,9 +18,9 @@
 // book, and the mail then leaves unprotected. Where a slip has only one meaning,
 // and where dropping what is wrong can only make a policy stricter, this package
 // keeps the policy and adds a [Note]: white space and blank lines, a byte order
-// mark, a trailing dot, one bad mx line among good ones, malformed extensions,
-// an oversized max_age. It stays strict about the required fields, the case of
-// their names and values, and the id.
+// mark, a trailing dot or an underscore in a host name, one bad mx line among
+// good ones, malformed extensions, an oversized max_age. It stays strict about
+// the required fields, the case of their names and values, and the id.
 //
 // # Security
 //

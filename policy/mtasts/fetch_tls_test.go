@@ -1,10 +1,14 @@
 package mtasts
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
+	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +29,7 @@ func TestSTS033_Certificate(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		change func(*tls.Config, *authority)
-		hint   string // wanted in the failure; empty means success
+		want   string // in the failure's text; empty means success
 	}{
 		{"exact", hostCertificate(t, host), ""},
 		{"wildcard", hostCertificate(t, "*.ex.test"), ""},
@@ -49,11 +53,12 @@ func TestSTS033_Certificate(t *testing.T) {
 		}), "it is not valid before "},
 		{"common name only", alone(x509.Certificate{Subject: pkix.Name{CommonName: host}}), "a common name does not count"},
 		{"address instead of a name", alone(x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}), "a common name does not count"},
-		{"partial wildcard", hostCertificate(t, "m*.ex.test"), `valid for "m*.ex.test", not for`},
-		{"wildcard inside", hostCertificate(t, "mta-sts.*.test"), `valid for "mta-sts.*.test", not for`},
-		{"wildcard two labels away", hostCertificate(t, "*.test"), `valid for "*.test", not for`},
-		{"parent only", hostCertificate(t, "ex.test"), `valid for "ex.test", not for`},
-		{"many other names", hostCertificate(t, "a.test", "b.test", "c.test", "d.test", "e.test", "f.test"), `"e.test" and 1 more, not for mta-sts.ex.test`},
+		{"partial wildcard", hostCertificate(t, "m*.ex.test"), `valid for m*.ex.test, not mta-sts.ex.test (it has to name mta-sts.ex.test)`},
+		{"wildcard inside", hostCertificate(t, "mta-sts.*.test"), `valid for mta-sts.*.test, not mta-sts.ex.test (it has to name mta-sts.ex.test)`},
+		{"wildcard two labels away", hostCertificate(t, "*.test"), `valid for *.test, not mta-sts.ex.test (it has to name mta-sts.ex.test)`},
+		{"parent only", hostCertificate(t, "ex.test"), `valid for ex.test, not mta-sts.ex.test (it has to name mta-sts.ex.test)`},
+		{"hostile name", hostCertificate(t, "a.test\x1b[2J\n", "b.test"), `valid for a.test?[2J?, b.test, not`},
+		{"many long names", hostCertificate(t, slices.Repeat([]string{strings.Repeat("a", 60) + ".test"}, 99)...), `… (it has to name mta-sts.ex.test)`},
 		{"missing intermediate", func(c *tls.Config, ca *authority) {
 			c.Certificates = []tls.Certificate{issue(t, named, newAuthority(t, "Middle", ca))}
 		}, "intermediate certificates are probably missing"},
@@ -64,13 +69,13 @@ func TestSTS033_Certificate(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, nil, c.change)
-			if c.hint == "" {
+			if c.want == "" {
 				w.succeeds(t)
 				return
 			}
 			got, failed := w.fails(t, WebPKIInvalid)
-			if !strings.Contains(failed.Hint, c.hint) {
-				t.Errorf("hint %q, want %q", failed.Hint, c.hint)
+			if !strings.Contains(failed.Error(), c.want) {
+				t.Errorf("%v; want %q", failed, c.want)
 			}
 			if n := len(w.seen()); n != 0 {
 				t.Errorf("%d requests", n)
@@ -126,6 +131,23 @@ func TestSTS035_TLSVersion(t *testing.T) {
 		if _, failed := w.fails(t, FetchFailed); !strings.Contains(failed.Hint, "TLS 1.2") {
 			t.Error(failed)
 		}
+	}
+}
+
+// What comes before the final response is bounded like a header.
+func TestSTS038_EndlessInformationalResponses(t *testing.T) {
+	w := newWorld(t, nil, nil)
+	config := &tls.Config{Certificates: []tls.Certificate{issue(t, x509.Certificate{DNSNames: []string{"mta-sts.ex.test"}}, w.ca)}}
+	w.fetcher.port = portOf(listen(t, "127.0.0.1:0", func(raw net.Conn) {
+		c := tls.Server(raw, config)
+		for {
+			if _, err := io.WriteString(c, "HTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n"); err != nil {
+				return
+			}
+		}
+	}))
+	if _, failed := w.fails(t, FetchFailed); errors.Is(failed, context.DeadlineExceeded) {
+		t.Error(failed)
 	}
 }
 

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Failure is the kind of a failed fetch, as TLSRPT reports it: RFC 8460 §4.3.2.
@@ -50,9 +52,10 @@ type FetchError struct {
 	Err        error
 }
 
-// Error is one line: the address of the policy, what happened, and the hint.
+// Error is one printable line of at most some 2 kB: the address of the policy,
+// what happened, and the hint.
 func (e *FetchError) Error() string {
-	text := e.Err.Error()
+	text := printable(e.Err.Error())
 	if e.Host != "" {
 		text = "https://" + e.Host + policyPath + ": " + text
 	}
@@ -65,7 +68,26 @@ func (e *FetchError) Error() string {
 // Unwrap returns the cause.
 func (e *FetchError) Unwrap() error { return e.Err }
 
-const maxNamesShown = 5 // of a certificate
+const maxCause = 1000 // bytes of a cause's text, room for eight addresses
+
+// printable makes a line of the text of an error: crypto/x509 writes a hundred
+// names of a certificate into it as they are.
+func printable(s string) string {
+	cut := len(s) > maxCause
+	if cut {
+		s = s[:maxCause]
+	}
+	s = strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !strconv.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+	if cut {
+		s += "…"
+	}
+	return s
+}
 
 // judge tells what kind of failure a connection or request ended with.
 func (f *Fetcher) judge(err error, host, canonical string) (Failure, string) {
@@ -110,11 +132,7 @@ func certificateHint(bad *tls.CertificateVerificationError, host, canonical stri
 	var unknown x509.UnknownAuthorityError
 	switch {
 	case errors.As(bad.Err, new(x509.HostnameError)):
-		hint := namesHint(leaf, host)
-		if canonical != "" && canonical != host {
-			hint += fmt.Sprintf("; %s is an alias of %s, which must have a certificate for %s", host, canonical, host)
-		}
-		return hint
+		return nameHint(leaf, host, canonical)
 	case time.Now().After(leaf.NotAfter):
 		return "it expired on " + leaf.NotAfter.UTC().Format(time.DateTime) + " UTC"
 	case time.Now().Before(leaf.NotBefore):
@@ -130,20 +148,16 @@ func certificateHint(bad *tls.CertificateVerificationError, host, canonical stri
 	return "issuer " + quote(leaf.Issuer.String())
 }
 
-func namesHint(leaf *x509.Certificate, host string) string {
-	if len(leaf.DNSNames) == 0 {
+// nameHint adds to crypto/x509's words, which list the names.
+func nameHint(leaf *x509.Certificate, host, canonical string) string {
+	switch {
+	case canonical != "" && canonical != host:
+		return fmt.Sprintf("%s is an alias of %s, which must have a certificate for %s", host, canonical, host)
+	case len(leaf.DNSNames) == 0:
 		// RFC 8461 §3.3: only a DNS-ID counts.
-		return fmt.Sprintf("the certificate has no DNS name for %s; a common name does not count", host)
+		return fmt.Sprintf("it has to name %s as a subject alternative name; a common name does not count", host)
 	}
-	var names []string
-	for _, name := range leaf.DNSNames[:min(len(leaf.DNSNames), maxNamesShown)] {
-		names = append(names, quote(name))
-	}
-	text := "the certificate is valid for " + strings.Join(names, ", ")
-	if more := len(leaf.DNSNames) - len(names); more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
-	}
-	return text + ", not for " + host
+	return "it has to name " + host
 }
 
 // statusHint says what usually stands behind a status.
