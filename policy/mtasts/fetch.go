@@ -97,8 +97,10 @@ type Fetched struct {
 //
 // It returns after Timeout at the latest, and leaves no connection behind. The
 // error is a *FetchError. It wraps the context's error when that ended,
-// ErrUnanswered when the DNS did not answer, ErrRefused when no address of
-// the host may be connected to, ErrInvalidPolicy when the policy is not valid.
+// ErrUnanswered when the DNS did not answer, ErrNoAddress when it has no address
+// for the host, ErrRefused when an address may not be connected to and no other
+// one served, ErrCannotHavePolicy when nobody was asked, ErrInvalidPolicy when
+// the policy is not valid.
 func (f *Fetcher) Fetch(ctx context.Context, domain string) (got Fetched, err error) {
 	start := time.Now()
 	status := 0
