@@ -123,6 +123,10 @@ func TestDANE030_Judge(t *testing.T) {
 		{"digest in place of a key", 3, 1, 0, d32, "the data is no public key (SubjectPublicKeyInfo)"},
 		{"key without algorithm", 3, 1, 0, keyOf(0x30, 0, 3, 2, 0, 1), "the data is no public key (SubjectPublicKeyInfo)"},
 		{"key without bits", 3, 1, 0, keyOf(0x30, 3, 6, 1, 42, 3, 1, 0), "the data is no public key (SubjectPublicKeyInfo)"},
+		{"parts cut off", 3, 1, 0, keyOf(0x30, 3, 6, 1, 42, 3, 9, 0), "the data is no public key (SubjectPublicKeyInfo)"},
+		{"no sequence inside", 3, 0, 0, keyOf(2, 1, 0, 0x30, 0, 3, 1, 0), "the data is no X.509 certificate"},
+		{"six wrong parts inside", 3, 0, 0,
+			keyOf(0x30, 18, 2, 1, 1, 2, 1, 1, 2, 1, 1, 2, 1, 1, 2, 1, 1, 2, 1, 1, 0x30, 0, 3, 1, 0), "the data is no X.509 certificate"},
 		{"three sequences", 3, 0, 0, keyOf(0x30, 0, 0x30, 0, 3, 1, 0), "the data is no X.509 certificate"},
 	}
 	for _, tt := range tests {
