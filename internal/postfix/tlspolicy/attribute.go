@@ -97,7 +97,7 @@ func checkMatch(a Attr, l Level, _ Version) error {
 		case name == "":
 			// argv_split drops it; a list of nothing would match nothing.
 			return unsafe(a.Name+"="+clip(a.Value), "has an empty name", "drop the extra \":\"")
-		case strings.EqualFold(name, "hostname"), strings.EqualFold(name, "nexthop"), strings.EqualFold(name, "dot-nexthop"):
+		case equalFold(name, "hostname"), equalFold(name, "nexthop"), equalFold(name, "dot-nexthop"):
 		case strings.HasPrefix(name, "*"):
 			// Passed to the TLS library as it is: it only equals a certificate with a literal wildcard.
 			return unsafe(a.Name+"="+clip(a.Value), "has a \"*\", which matches nothing", "write "+clip(strings.TrimPrefix(name, "*")))
@@ -121,7 +121,7 @@ func checkDigests(a Attr) error {
 func checkGrade(a Attr, _ Level, _ Version) error {
 	grades := []string{"high", "medium", "low", "export", "null"}
 	for _, g := range grades {
-		if strings.EqualFold(g, a.Value) {
+		if equalFold(g, a.Value) {
 			return nil
 		}
 	}
@@ -129,7 +129,7 @@ func checkGrade(a Attr, _ Level, _ Version) error {
 }
 
 func checkServername(a Attr, l Level, v Version) error {
-	if strings.EqualFold(a.Value, "hostname") || strings.EqualFold(a.Value, "nexthop") {
+	if equalFold(a.Value, "hostname") || equalFold(a.Value, "nexthop") {
 		return nil
 	}
 	return checkHostname(a, l, v)
@@ -157,7 +157,7 @@ func checkFile(a Attr, _ Level, _ Version) error {
 }
 
 func checkYesNo(a Attr, _ Level, _ Version) error {
-	if strings.EqualFold(a.Value, "yes") || strings.EqualFold(a.Value, "no") {
+	if equalFold(a.Value, "yes") || equalFold(a.Value, "no") {
 		return nil
 	}
 	return bad(a, "is neither yes nor no", "")
@@ -194,7 +194,7 @@ func checkPattern(a Attr, _ Level, _ Version) error {
 func checkWord(words ...string) func(Attr, Level, Version) error {
 	return func(a Attr, _ Level, _ Version) error {
 		for _, w := range words {
-			if strings.EqualFold(w, a.Value) {
+			if equalFold(w, a.Value) {
 				return nil
 			}
 		}

@@ -15,8 +15,8 @@ var (
 	// ErrTooNew: this Postfix would refuse it, a newer one would not. The writer
 	// must leave it out, or tell the true version.
 	ErrTooNew = errors.New("tlspolicy: this Postfix is too old for it")
-	// ErrUnsafe: smtp(8) would take the line, but would not do what it says, or
-	// the value holds bytes that could bend the line. The writer must change it.
+	// ErrUnsafe: smtp(8) may take the line, but would not do what it says, or a
+	// value holds bytes that could bend the line. The writer must change it.
 	ErrUnsafe = errors.New("tlspolicy: Postfix would not do what it says")
 )
 
@@ -65,15 +65,16 @@ func clip(text string) string {
 	return fmt.Sprintf("%q", text)
 }
 
-// nearest is the one name within two typing errors of word, else empty.
+// nearest is the name within two typing errors of word, the later one where two
+// are as near ("TLSv13": TLSv1.3, not TLSv1), else empty.
 func nearest(word string, names []string) string {
 	const most = 2
-	best, at := "", most+1
+	best, at := "", most
 	for _, name := range names {
 		if abs(len(name)-len(word)) > most {
 			continue
 		}
-		if d := distance(strings.ToLower(word), strings.ToLower(name)); d < at && d < len(name)-1 {
+		if d := distance(strings.ToLower(word), strings.ToLower(name)); d <= at && d < len(name)-1 {
 			best, at = name, d
 		}
 	}

@@ -39,7 +39,7 @@ func (l Level) String() string {
 // ParseLevel reads a level's name, in any case, as Postfix does.
 func ParseLevel(text string) (Level, error) {
 	for l, name := range levelNames {
-		if strings.EqualFold(name, text) {
+		if equalFold(name, text) {
 			return Level(l), nil
 		}
 	}
@@ -60,3 +60,9 @@ func ParseLevel(text string) (Level, error) {
 
 // mustMatchName: the levels that compare the names of a certificate.
 func (l Level) mustMatchName() bool { return l == Verify || l == Secure }
+
+// equalFold is strcasecmp(3) in the C locale; strings.EqualFold would take
+// "ſecure" for "secure", which Postfix refuses.
+func equalFold(name, text string) bool {
+	return len(name) == len(text) && strings.EqualFold(name, text)
+}

@@ -50,8 +50,7 @@ func (l Line) Validate(v Version) error {
 		return refuse(l.Level.String(), "is no TLS security level", "")
 	}
 	if l.Level == None && len(l.Attrs) > 0 {
-		// smtp(8) warns and ignores them; mail goes in clear.
-		return unsafe(l.Attrs[0].Name+"=", "is ignored at level none, mail goes in clear", "drop it, or use may or a stronger level")
+		return ignoredAtNone(l.Attrs[0].Name + "=")
 	}
 	var seen [len(attributes)]bool
 	var typed, first = false, ""
@@ -77,6 +76,12 @@ func (l Line) Validate(v Version) error {
 		return refuse(Fingerprint.String(), "has no fingerprint to match", "add match=, with digests separated by \"|\"")
 	}
 	return nil
+}
+
+// ignoredAtNone: smtp(8) warns about attributes at level none, whatever they
+// say, and sends in clear.
+func ignoredAtNone(token string) error {
+	return unsafe(token, "is ignored at level none, mail goes in clear", "drop it, or use may or a stronger level")
 }
 
 // validateAttr checks one attribute by itself and gives its place in the table.

@@ -1,6 +1,7 @@
 package tlspolicy
 
 import (
+	"fmt"
 	"strings"
 )
 
@@ -15,6 +16,11 @@ func Parse(text string, v Version) (Line, error) {
 	if len(text) > MaxLine {
 		return Line{}, refuse("", "a policy line of more than 100000 bytes", "")
 	}
+	for i := range len(text) {
+		if c := text[i]; (c < ' ' || c > '~') && strings.IndexByte(separators, c) < 0 {
+			return Line{}, unsafe(clip(text), fmt.Sprintf("has the byte 0x%02x at %d", c, i), "write printable ASCII, names as A-labels (xn--…)")
+		}
+	}
 	word, rest, err := cutToken(text, v)
 	if err != nil {
 		return Line{}, err
@@ -25,6 +31,9 @@ func Parse(text string, v Version) (Line, error) {
 	var line Line
 	if line.Level, err = ParseLevel(word); err != nil {
 		return Line{}, err
+	}
+	if rest = strings.TrimLeft(rest, separators); line.Level == None && rest != "" {
+		return Line{}, ignoredAtNone(clip(rest))
 	}
 	for {
 		if word, rest, err = cutToken(rest, v); err != nil {
@@ -65,7 +74,11 @@ func cutToken(text string, v Version) (token, rest string, err error) {
 		}
 	}
 	if depth > 0 {
-		return "", "", refuse(clip(text), "has a \"{\" without its \"}\"", "close it")
+		kind := ErrRefused
+		if text[0] != '{' {
+			kind = ErrUnsafe // all that follows is taken for the value
+		}
+		return "", "", &Error{Kind: kind, Token: clip(text), What: `has a "{" without its "}"`, Fix: "close it"}
 	}
 	return text, "", nil
 }

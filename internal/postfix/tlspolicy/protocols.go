@@ -33,7 +33,7 @@ func checkProtocol(a Attr, token string, v Version) error {
 	}
 	name := strings.TrimPrefix(token, "!")
 	for _, p := range protocolNames {
-		if strings.EqualFold(p, name) {
+		if equalFold(p, name) {
 			return nil
 		}
 	}
@@ -51,11 +51,11 @@ func cutBound(token string) (string, bool) {
 // checkBound reads what parse_tls_version reads: a name, None, or the number of
 // a protocol in hex (0304).
 func checkBound(a Attr, bound string) error {
-	if strings.EqualFold(bound, "none") {
+	if equalFold(bound, "none") {
 		return nil
 	}
 	for _, p := range protocolNames[1:] {
-		if strings.EqualFold(p, bound) {
+		if equalFold(p, bound) {
 			return nil
 		}
 	}
