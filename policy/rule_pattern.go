@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -41,6 +40,9 @@ func parsePattern(text string) (pattern, *RuleError) {
 		return parseParent(text)
 	}
 	k, err := ParseKey(text)
+	if _, ok := literal(k.Name); ok {
+		k.Literal = true // "192.0.2.1." too
+	}
 	switch {
 	case err != nil:
 		return pattern{}, &RuleError{What: err.Error(), Fix: "write example.com, .example.com, [host]:port or mx:*.example.com", Err: err}
@@ -98,8 +100,7 @@ func parseParent(text string) (pattern, *RuleError) {
 // parseMXPattern reads what follows "mx:".
 func parseMXPattern(text string) (pattern, *RuleError) {
 	full := "mx:" + text
-	bare := strings.Trim(text, "[]")
-	if _, err := netip.ParseAddr(bare); err == nil {
+	if _, ok := literal(strings.TrimSuffix(strings.Trim(text, "[]"), ".")); ok {
 		return pattern{}, &RuleError{What: fmt.Sprintf("%.100q: a mail exchanger is a name, an address never matches", full), Fix: "write its host name"}
 	}
 	name, below := strings.CutPrefix(text, "*.")

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 
@@ -55,7 +54,7 @@ func checkConfig(opts *globalOptions, out, errOut io.Writer) error {
 		if c != nil {
 			report.Path, report.Rules = c.Path, len(c.Rules.All())
 		}
-		if e := writeJSON(out, report); e != nil {
+		if e := printJSON(out, report); e != nil {
 			return e
 		}
 		return err
@@ -86,20 +85,13 @@ func showConfig(opts *globalOptions, out, errOut io.Writer) error {
 	if err := toml.Unmarshal([]byte(c.TOML()), &values); err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
-	return writeJSON(out, values)
+	return printJSON(out, values)
 }
 
 func showWarnings(out io.Writer, warnings []warning) {
 	for _, w := range warnings {
 		fmt.Fprintf(out, "warning: %s\n", w)
 	}
-}
-
-func writeJSON(out io.Writer, v any) error {
-	e := json.NewEncoder(out)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
 }
 
 // errorTexts takes joined errors apart.
