@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"syscall"
 
 	"github.com/coreos/go-systemd/v22/activation"
 )
@@ -48,8 +49,36 @@ func Listeners() (map[string][]net.Listener, error) {
 func listenerOf(f *os.File) (net.Listener, error) {
 	defer f.Close()
 	l, err := net.FileListener(f)
+	if err == nil {
+		// Package net also takes a datagram socket, and one that does not listen
+		// (Accept=yes passes connections); accept(2) would fail for ever.
+		if err = listens(f); err != nil {
+			l.Close()
+		}
+	}
 	if err != nil {
-		return nil, fmt.Errorf("descriptor %d, FileDescriptorName=%s, is no stream socket that listens: %w", f.Fd(), f.Name(), err)
+		return nil, fmt.Errorf("FileDescriptorName=%s: %w", f.Name(), err)
 	}
 	return l, nil
+}
+
+// listens says why f is no stream socket on which accept(2) works.
+func listens(f *os.File) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var kind, accepts int
+	var kindErr, acceptErr error
+	err = raw.Control(func(fd uintptr) {
+		kind, kindErr = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_TYPE)
+		accepts, acceptErr = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN)
+	})
+	if err := errors.Join(err, kindErr, acceptErr); err != nil {
+		return err
+	}
+	if kind != syscall.SOCK_STREAM || accepts == 0 {
+		return errors.New("no stream socket that listens: its unit must have ListenStream= and not Accept=yes")
+	}
+	return nil
 }
