@@ -74,7 +74,7 @@ func parseUnix(s, path string) (Address, error) {
 		return Address{}, fmt.Errorf(`%w %q: the path must begin with "/": what main.cf has as "unix:postseal/sock" is "unix:/var/spool/postfix/postseal/sock" here`, ErrAddress, s)
 	case strings.ContainsRune(path, 0):
 		return Address{}, fmt.Errorf("%w %q: NUL in the path", ErrAddress, s)
-	case strings.HasSuffix(path, "/"):
+	case strings.HasSuffix(path, "/") || filepath.Clean(path) == "/":
 		return Address{}, fmt.Errorf("%w %q: that is a directory", ErrAddress, s)
 	case len(filepath.Clean(path)) > maxUnixPath:
 		return Address{}, fmt.Errorf("%w %q: %d bytes, a socket's path may have %d", ErrAddress, s, len(filepath.Clean(path)), maxUnixPath)

@@ -40,6 +40,7 @@ func TestParseAddress(t *testing.T) {
 		{"unix:", "", ""},
 		{"unix:postseal/sock", "", ""},
 		{"unix:/run/postseal/", "", ""},
+		{"unix:/.", "", ""},
 		{"unix:/run/a\x00b", "", ""},
 		{"unix:" + long, "", ""},
 	} {
