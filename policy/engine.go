@@ -223,7 +223,7 @@ func (e *Engine) ask(ctx context.Context, dst []byte, kind mapKind, key []byte, 
 	d := e.destination(k)
 	d.touch(start)
 	q := e.newQuery(k, d)
-	q.wait(ctx, start.Add(q.plan.Deadline-min(reserve, q.plan.Deadline/10)))
+	q.wait(ctx, start.Add(q.plan.patience()))
 	return e.give(dst, q.answer(), kind, start)
 }
 

@@ -209,7 +209,7 @@ func moment(t time.Time) *time.Time {
 
 func (q *query) explainDANE(d Decision) DANEExplanation {
 	e := q.evidence
-	x := DANEExplanation{Class: e.Class().String(), SecureMX: e.MX.Secure, Error: e.MX.Err, Hosts: []HostExplanation{}}
+	x := DANEExplanation{Class: e.Class().String(), SecureMX: e.MX.Secure, Error: e.MX.Failure(), Hosts: []HostExplanation{}}
 	for i, mx := range e.MX.Hosts {
 		h := HostExplanation{Name: mx.Name, Preference: mx.Preference, Status: e.Status(i).String(), Addresses: []string{}, TLSA: []string{}}
 		if q.policy != nil {

@@ -59,7 +59,7 @@ func (q *query) wait(ctx context.Context, deadline time.Time) {
 
 func (q *query) waitForOne(ctx context.Context, deadline time.Time) bool {
 	for _, f := range q.missing {
-		end := f.started.Add(q.plan.Deadline)
+		end := f.started.Add(q.plan.patience())
 		if deadline.Before(end) {
 			end = deadline
 		}
@@ -98,7 +98,11 @@ func (q *query) see() {
 		return
 	}
 	if looked, _ := p.stsFor(q.key, r); looked {
-		q.seeSTS()
+		if f := q.seeSTS(); f != nil {
+			// Waited for last: the hosts are asked for as soon as the MX set is
+			// there, however slow the policy host is.
+			defer func() { q.missing = append(q.missing, f) }()
+		}
 	}
 	if q.needsMX() {
 		q.seeMX()
@@ -113,6 +117,9 @@ func (q *query) see() {
 	q.evidence.Suspended = !looked
 	if q.mx != nil && q.needsHosts() {
 		q.seeHosts()
+	}
+	if looked && q.mx != nil && q.mx.Failure() != "" {
+		q.failed = true
 	}
 }
 
@@ -139,8 +146,9 @@ func (q *query) subject() Subject {
 	return s
 }
 
-// seeSTS takes the MTA-STS state of the domain.
-func (q *query) seeSTS() {
+// seeSTS takes the MTA-STS state of the domain, and returns the flight that is
+// gathering it, if one must.
+func (q *query) seeSTS() *flight {
 	d := q.d.domain
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -159,8 +167,9 @@ func (q *query) seeSTS() {
 		q.failed = q.failed || q.sts == stsFailed || q.sts == stsFound && !d.policy.valid(q.now)
 	}
 	if q.stale(known) {
-		q.missing = append(q.missing, q.e.startSTS(d))
+		return q.e.startSTS(d)
 	}
+	return nil
 }
 
 // take notes that evidence known until a moment is used, and reports whether
@@ -255,7 +264,7 @@ func (q *query) seeMX() {
 	}
 	if q.take(known) {
 		if q.mx = &m; d.mx.flags&mxFailed != 0 {
-			q.mx, q.failed = &dane.MXSet{Err: d.mxTrouble}, true
+			q.mx = &dane.MXSet{Err: d.mxTrouble}
 		}
 	}
 	if q.stale(known) {

@@ -190,9 +190,13 @@ const blockedAfter = 5
 
 func (o *outbound) failed(e *Engine, domain string, err error) {
 	var f *mtasts.FetchError
-	if !errors.As(err, &f) || f.StatusCode != 0 || f.Kind != mtasts.FetchFailed {
+	switch {
+	case errors.As(err, &f) && (f.StatusCode != 0 || f.Kind != mtasts.FetchFailed):
 		o.succeeded() // something answered on port 443
 		return
+	case errors.Is(err, mtasts.ErrNoAddress), errors.Is(err, mtasts.ErrUnanswered), errors.Is(err, mtasts.ErrRefused),
+		errors.Is(err, mtasts.ErrCannotHavePolicy), errors.Is(err, context.Canceled):
+		return // no connection was tried
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -120,7 +120,11 @@ type plan struct {
 	relaxSTS, relaxDANE bool
 }
 
-// dane tells how DANE takes part for a rule's destination: whether it is looked
+// patience is how long an asker waits for evidence: the deadline, less what it
+// takes to write the answer.
+func (p *plan) patience() time.Duration { return p.Deadline - min(reserve, p.Deadline/10) }
+
+// daneFor tells how DANE takes part for a rule's destination: whether it is looked
 // up, and whether it counts in the answer.
 func (p *plan) daneFor(r *Rule) (looked, counts bool) {
 	if r != nil && r.Exempt&ExemptDANE != 0 || p.DANE == ModeOff || p.suspended {
@@ -129,7 +133,7 @@ func (p *plan) daneFor(r *Rule) (looked, counts bool) {
 	return true, p.DANE == ModeEnforce && !p.relaxDANE
 }
 
-// sts tells the same of MTA-STS.
+// stsFor tells the same of MTA-STS.
 func (p *plan) stsFor(k Key, r *Rule) (looked, counts bool) {
 	if r != nil && r.Exempt&ExemptSTS != 0 || p.STS == ModeOff || k.Literal || !canHaveSTS(k.Name) {
 		return false, false
