@@ -1,0 +1,73 @@
+package socketmaptest
+
+import (
+	"errors"
+	"net"
+	"sync"
+)
+
+// bufferSize holds every request and reply of a measurement.
+const bufferSize = 16 << 10
+
+var errNetstring = errors.New("socketmaptest: not a netstring that fits the buffer")
+
+// Echo sends back each netstring that comes in on l, until l is closed: the least
+// that a server in Go can do.
+func Echo(l net.Listener) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	for {
+		c, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		running.Go(func() {
+			defer c.Close()
+			echo(c)
+		})
+	}
+}
+
+func echo(c net.Conn) {
+	buf := make([]byte, bufferSize)
+	filled := 0
+	for {
+		n, err := c.Read(buf[filled:])
+		if err != nil {
+			return
+		}
+		filled += n
+		for {
+			size, err := netstringSize(buf[:filled])
+			if err != nil || size > len(buf) {
+				return
+			}
+			if size == 0 || size > filled {
+				break
+			}
+			if _, err := c.Write(buf[:size]); err != nil {
+				return
+			}
+			filled = copy(buf, buf[size:filled])
+		}
+	}
+}
+
+// netstringSize returns how many bytes the netstring that b begins with takes, as
+// far as its length says; zero when that has not come in full.
+func netstringSize(b []byte) (int, error) {
+	length := 0
+	for i, c := range b {
+		switch {
+		case c == ':':
+			return i + 1 + length + 1, nil
+		case c < '0' || c > '9' || i > 6:
+			return 0, errNetstring
+		}
+		length = 10*length + int(c-'0')
+	}
+	return 0, nil
+}
