@@ -57,6 +57,8 @@ type Rule struct {
 	Source string
 	// text is the level as it was written, for the grammar of another version.
 	text string
+	// note is what ParseRule allowed, but was hardly meant.
+	note string
 }
 
 // Lowers tells whether the rule can make an answer weaker than it would be
@@ -201,10 +203,6 @@ func levelError(text string, v tlspolicy.Version, err error) *RuleError {
 
 func (r *Rule) setExempt(t RuleText) *RuleError {
 	is := strings.EqualFold(r.text, exempt)
-	if !is && t.Exempt != nil {
-		return &RuleError{Field: "exempt", What: fmt.Sprintf("stands beside level %.100q", t.Level),
-			Fix: `write level = "exempt", or leave exempt out`}
-	}
 	if is && t.Exempt == nil {
 		r.Exempt = ExemptDANE | ExemptSTS
 		return nil
@@ -219,7 +217,16 @@ func (r *Rule) setExempt(t RuleText) *RuleError {
 			return &RuleError{Field: "exempt", What: fmt.Sprintf("%.100q is nothing to be exempt from", name), Fix: `write "dane", "sts" or both`}
 		}
 	}
-	if is && r.Exempt == 0 {
+	if !is {
+		// The interface's own example has both: exempt only says from what level
+		// "exempt" exempts. Without it nothing is lowered.
+		r.Exempt = 0
+		if len(t.Exempt) > 0 {
+			r.note = fmt.Sprintf("exempt has no effect beside level %q; write level = \"exempt\", or leave exempt out", firstWord(r.text))
+		}
+		return nil
+	}
+	if r.Exempt == 0 {
 		return &RuleError{Field: "exempt", What: "empty: exempt from nothing", Fix: `write "dane", "sts" or both, or leave exempt out for both`}
 	}
 	return nil

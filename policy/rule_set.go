@@ -69,6 +69,9 @@ func NewRules(rules []Rule) (*Rules, error) {
 func (rs *Rules) add(n int32) error {
 	r := &rs.rules[n]
 	overMX := false
+	if r.note != "" {
+		rs.warnings = append(rs.warnings, RuleWarning{r.Source, r.note})
+	}
 	for i, text := range r.Match {
 		p, err := parsePattern(text)
 		if err != nil {
@@ -183,8 +186,8 @@ func (rs *Rules) HasMX() bool {
 	return rs != nil && len(rs.mxRaising)+len(rs.mxLowering)+len(rs.mxMonitored) > 0
 }
 
-// Warnings lists the patterns that are never reached because an earlier rule
-// matches first.
+// Warnings lists, in file order, the patterns that are never reached because an
+// earlier rule matches first, and keys without effect.
 func (rs *Rules) Warnings() []RuleWarning {
 	if rs == nil {
 		return nil

@@ -82,7 +82,7 @@ func TestRule_Refused(t *testing.T) {
 		{"too new for the unknown", RuleText{Match: domain, Level: "encrypt enable_rpk=yes"}, "", "level", []string{"enable_rpk=", "3.9", "postfix_version"}},
 		{"braces before 3.10", RuleText{Match: domain, Level: "encrypt { ciphers = high }"}, "3.9.1", "level", []string{"3.10"}},
 		{"exempt with attributes", RuleText{Match: domain, Level: "exempt ciphers=high", Reason: reason}, "", "level", []string{`level = "exempt"`}},
-		{"exempt beside encrypt", RuleText{Match: domain, Level: good, Exempt: []string{"dane"}}, "", "exempt", []string{"encrypt", `level = "exempt"`}},
+		{"exempt from what, beside encrypt", RuleText{Match: domain, Level: good, Exempt: []string{"all"}}, "", "exempt", []string{`"all"`}},
 		{"exempt from nothing", RuleText{Match: domain, Level: "exempt", Exempt: []string{}, Reason: reason}, "", "exempt", []string{`"dane", "sts"`}},
 		{"exempt from what", RuleText{Match: domain, Level: "exempt", Exempt: []string{"mta-sts"}, Reason: reason}, "", "exempt", []string{"mta-sts", `"sts"`}},
 		{"exempt without reason", RuleText{Match: domain, Level: "exempt"}, "", "reason", []string{"exempt"}},
@@ -161,6 +161,21 @@ func TestRule_Exempt(t *testing.T) {
 		if err != nil || r.Exempt != tt.want || r.Exempt.String() != tt.text || r.Level() != "exempt" {
 			t.Errorf("%q: %v (%s), %v", tt.from, r.Exempt, r.Level(), err)
 		}
+	}
+}
+
+// The interface's example has both. Nothing is lowered by it, and it is said.
+func TestRule_ExemptBesideAnotherLevel(t *testing.T) {
+	r, err := ParseRule(RuleText{Match: []string{"example.com"}, Level: "encrypt", Exempt: []string{"dane", "sts"}, Source: "a.toml:1"}, tlspolicy.Version{})
+	if err != nil || r.Exempt != 0 || r.Lowers() || r.Line.Level != tlspolicy.Encrypt {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	rs, err := NewRules([]Rule{r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := rs.Warnings(); len(w) != 1 || !strings.Contains(w[0].String(), "a.toml:1: exempt has no effect") {
+		t.Errorf("warnings %v", w)
 	}
 }
 
