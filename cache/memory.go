@@ -50,15 +50,15 @@ type Memory[V any] struct {
 	shards    []shard[V] // a power of two of them
 }
 
-// shard is a part of a Memory. A name is in one of its two maps. Values that were
+// shard is a part of a Memory. A name is in one of its two tables. Values that were
 // found protected when room was needed are set aside, so that looking for room
 // does not find them again and again.
 type shard[V any] struct {
 	mu    sync.RWMutex
-	names map[string]*V // evictable, as far as known
-	aside map[string]*V // protected when last asked
+	names table[V] // evictable, as far as known
+	aside table[V] // protected when last asked
 
-	_ [128 - 40]byte // keeps the locks of two shards out of one cache line, and of the pair that is fetched with it
+	_ [192 - 136]byte // keeps the locks of two shards out of one cache line
 }
 
 // NewMemory makes an empty Memory.
@@ -76,25 +76,21 @@ func NewMemory[V any](o Options[V]) *Memory[V] {
 	for n < maxShards && o.Limit/(2*n) >= minShare {
 		n *= 2
 	}
-	m := &Memory[V]{
+	return &Memory[V]{
 		seed: maphash.MakeSeed(), share: o.Limit / n,
 		protected: o.Protected, used: o.Used, shards: make([]shard[V], n),
 	}
-	for i := range m.shards {
-		m.shards[i].names = map[string]*V{}
-		m.shards[i].aside = map[string]*V{}
-	}
-	return m
 }
 
 // Get returns the value of key, nil when there is none. It does not allocate and
 // does not keep key.
 func (m *Memory[V]) Get(key []byte) *V {
-	s := m.shard(maphash.Bytes(m.seed, key))
+	hash := maphash.Bytes(m.seed, key)
+	s := m.shard(hash)
 	s.mu.RLock()
-	v := s.names[string(key)]
-	if v == nil && len(s.aside) > 0 {
-		v = s.aside[string(key)]
+	v := s.names.get(tag(hash), key)
+	if v == nil {
+		v = s.aside.get(tag(hash), key)
 	}
 	s.mu.RUnlock()
 	return v
@@ -102,9 +98,10 @@ func (m *Memory[V]) Get(key []byte) *V {
 
 // GetString is Get for a key that is a string.
 func (m *Memory[V]) GetString(key string) *V {
-	s := m.shard(maphash.String(m.seed, key))
+	hash := maphash.String(m.seed, key)
+	s := m.shard(hash)
 	s.mu.RLock()
-	v := s.find(key)
+	v := s.find(hash, key)
 	s.mu.RUnlock()
 	return v
 }
@@ -117,9 +114,10 @@ func (m *Memory[V]) GetString(key string) *V {
 // or it is the first to be evicted. The Memory keeps key: a value that needs its
 // name should hold the same string, so that the bytes are stored once.
 func (m *Memory[V]) LoadOrStore(key string, fresh func() *V) (v *V, loaded bool) {
-	s := m.shard(maphash.String(m.seed, key))
+	hash := maphash.String(m.seed, key)
+	s := m.shard(hash)
 	s.mu.RLock()
-	v = s.find(key)
+	v = s.find(hash, key)
 	s.mu.RUnlock()
 	if v != nil {
 		return v, true
@@ -128,51 +126,45 @@ func (m *Memory[V]) LoadOrStore(key string, fresh func() *V) (v *V, loaded bool)
 	made := fresh()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if v = s.find(key); v != nil {
+	if v = s.find(hash, key); v != nil {
 		return v, true
 	}
 	m.makeRoom(s)
-	s.names[key] = made
+	s.names.insert(tag(hash), slot[V]{key, made}, m.share)
 	return made, false
 }
 
 // Delete removes key and tells whether it was there.
 func (m *Memory[V]) Delete(key string) bool {
-	s := m.shard(maphash.String(m.seed, key))
+	hash := maphash.String(m.seed, key)
+	s := m.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found := s.find(key) != nil
-	delete(s.names, key)
-	delete(s.aside, key)
-	return found
+	for _, t := range []*table[V]{&s.names, &s.aside} {
+		if i := t.find(tag(hash), key); i >= 0 {
+			t.remove(i)
+			return true
+		}
+	}
+	return false
 }
 
 // Range calls f for every value until it returns false, in no order. No lock is
 // held meanwhile: f may call the Memory and may take its time. A value that is
 // there all the while is seen once; one that comes or goes may be seen or not.
 func (m *Memory[V]) Range(f func(key string, v *V) bool) {
-	type entry struct {
-		key string
-		v   *V
-	}
-	var entries []entry // of one shard at a time: a copy of everything would double the memory
+	var copied []slot[V] // of one shard at a time: a copy of everything would double the memory
 	for i := range m.shards {
 		s := &m.shards[i]
-		entries = entries[:0]
 		s.mu.RLock()
-		for key, v := range s.names {
-			entries = append(entries, entry{key, v})
-		}
-		for key, v := range s.aside {
-			entries = append(entries, entry{key, v})
-		}
+		copied = append(append(copied[:0], s.names.slots...), s.aside.slots...)
 		s.mu.RUnlock()
-		for _, e := range entries {
-			if !f(e.key, e.v) {
+		for _, e := range copied {
+			if e.v != nil && !f(e.key, e.v) {
 				return
 			}
 		}
-		clear(entries) // or evicted values stay alive as long as the iteration
+		clear(copied) // or evicted values stay alive as long as the iteration
 	}
 }
 
@@ -189,71 +181,73 @@ func (m *Memory[V]) Counts() (names, protected int) {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.RLock()
-		names += len(s.names) + len(s.aside)
-		protected += len(s.aside)
+		names += s.names.n + s.aside.n
+		protected += s.aside.n
 		s.mu.RUnlock()
 	}
 	return names, protected
 }
 
 func (m *Memory[V]) shard(hash uint64) *shard[V] {
-	return &m.shards[hash&uint64(len(m.shards)-1)]
+	return &m.shards[hash>>32&uint64(len(m.shards)-1)]
 }
 
-func (s *shard[V]) find(key string) *V {
-	if v := s.names[key]; v != nil {
-		return v
+func (s *shard[V]) find(hash uint64, key string) *V {
+	if i := s.names.find(tag(hash), key); i >= 0 {
+		return s.names.slots[i].v
 	}
-	return s.aside[key]
+	if i := s.aside.find(tag(hash), key); i >= 0 {
+		return s.aside.slots[i].v
+	}
+	return nil
 }
 
-// makeRoom lets one more name in, evicting when the shard has its share. It looks
-// at samples entries per round, and a round without an eviction sets them all
-// aside: there are as few rounds as names over the share.
+// makeRoom lets one more name in, evicting when the shard has its share. Each
+// round makes room, be it by setting values aside, and rounds are no more than
+// names over the share: one, and what takeBack added.
 func (m *Memory[V]) makeRoom(s *shard[V]) {
-	if len(s.names) < m.share {
+	if s.names.n < m.share {
 		return
 	}
 	m.takeBack(s)
-	for len(s.names) >= m.share {
+	for s.names.n >= m.share {
 		m.evict(s)
 	}
 }
 
-// evict drops, of a few values, the one longest not used. Values found protected
-// are set aside instead. The order of a map's iteration starts anywhere, and
-// neighbours in a hash table have nothing in common: that is the sampling.
+// evict drops, of a few values taken at random, the one longest not used. Values
+// found protected are set aside, and when these made room, that will do.
 func (m *Memory[V]) evict(s *shard[V]) {
-	var victim string
-	var oldest int64
-	found, looked := false, 0
-	for key, v := range s.names {
+	victim, oldest := -1, int64(0)
+	for range samples {
+		i := s.names.random()
+		v := s.names.slots[i].v
 		if m.protected(v) {
-			s.aside[key] = v
-			delete(s.names, key)
-		} else if used := m.used(v); !found || used < oldest {
-			victim, oldest, found = key, used, true
+			move(&s.names, &s.aside, i, 0)
+			return // slots have moved: the other samples count no more
 		}
-		if looked++; looked == samples {
-			break
+		if used := m.used(v); victim < 0 || used < oldest {
+			victim, oldest = i, used
 		}
 	}
-	if found && len(s.names) >= m.share {
-		delete(s.names, victim)
-	}
+	s.names.remove(victim)
 }
 
 // takeBack looks whether values that were set aside have lost their protection:
-// one more than a name can add, so that the set cannot outgrow the look.
+// at more of them than a name can add, so that they cannot outgrow the look.
 func (m *Memory[V]) takeBack(s *shard[V]) {
-	looked := 0
-	for key, v := range s.aside {
-		if !m.protected(v) {
-			s.names[key] = v
-			delete(s.aside, key)
+	for range 2 {
+		if s.aside.n == 0 {
+			return
 		}
-		if looked++; looked == 2 {
-			break
+		if i := s.aside.random(); !m.protected(s.aside.slots[i].v) {
+			move(&s.aside, &s.names, i, m.share)
 		}
 	}
+}
+
+func move[V any](from, to *table[V], i, atMost int) {
+	tag, s := from.hashes[i], from.slots[i]
+	from.remove(i)
+	to.insert(tag, s, atMost)
 }
