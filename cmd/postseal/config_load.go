@@ -101,7 +101,7 @@ func (r *reading) rules(tables []*table, v tlspolicy.Version, name string) []pol
 // distinctAddresses refuses one address for two services: only one would get it.
 func (r *reading) distinctAddresses(c *Config) {
 	owner := map[string]string{}
-	for _, s := range c.services() {
+	for _, s := range c.listening() {
 		for i, address := range s.listen {
 			if strings.HasSuffix(address, ":0") {
 				continue // the kernel chooses a port for each
@@ -115,21 +115,21 @@ func (r *reading) distinctAddresses(c *Config) {
 	}
 }
 
-// service is a section with listen.
-type service struct {
+// listening is a section with listen.
+type listening struct {
 	name   string
 	listen []string
 }
 
-func (c *Config) services() []service {
-	services := []service{
+func (c *Config) listening() []listening {
+	list := []listening{
 		{"socketmap", c.Socketmap.Listen}, {"delegation", c.Delegation.Listen},
 		{"milter", c.Milter.Listen}, {"http", c.HTTP.Listen},
 	}
 	if c.Control.Listen != "" {
-		services = append(services, service{"control", []string{c.Control.Listen}})
+		list = append(list, listening{"control", []string{c.Control.Listen}})
 	}
-	return services
+	return list
 }
 
 func (r *reading) checkCAFile(c *Config) {
@@ -239,7 +239,7 @@ func (c *Config) warnings(now time.Time) []warning {
 	for _, w := range c.Rules.Warnings() {
 		list = append(list, warning{w.Source, w.Text})
 	}
-	for _, s := range c.services() {
+	for _, s := range c.listening() {
 		for _, address := range s.listen {
 			if s.name != "http" && !loopback(address) {
 				list = append(list, warning{filepath.Base(c.Path), fmt.Sprintf("%s.listen: %q can be reached from other hosts, and the protocol has no passwords", s.name, address)})

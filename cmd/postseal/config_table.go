@@ -224,16 +224,16 @@ func (t *table) hint(key string) string {
 	}
 	for _, other := range t.tables {
 		if other.way != t.way && slices.Contains(other.keys, key) {
-			return "; it belongs " + place(other.way)
+			return "; it belongs " + inSection(other.way)
 		}
 	}
 	if len(t.keys) > 0 {
-		return "; " + place(t.way) + " there are: " + strings.Join(slices.Compact(slices.Sorted(slices.Values(t.keys))), ", ")
+		return "; " + inSection(t.way) + " there are: " + strings.Join(slices.Compact(slices.Sorted(slices.Values(t.keys))), ", ")
 	}
 	return ""
 }
 
-func place(way string) string {
+func inSection(way string) string {
 	if name, _, ok := strings.Cut(way, "["); ok {
 		return "in [[" + name + "]]"
 	}
