@@ -1,0 +1,62 @@
+# One way to do each thing. `make test` is what CI runs.
+GO ?= go
+FUZZTIME ?= 10s
+VERSION ?=
+LDFLAGS := -s -w $(if $(VERSION),-X main.version=$(VERSION))
+
+.PHONY: all build run test unit lint fuzz e2e roots bench demo clean
+
+all: build
+
+build:
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/postseal ./cmd/postseal
+
+# The daemon on built-in defaults, as whoever calls it.
+run: build
+	@echo 'main.cf:  smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:postseal'
+	@echo 'try:      postmap -q gmail.com socketmap:inet:127.0.0.1:8463:postseal'
+	@echo '          bin/postseal explain gmail.com'
+	@echo
+	@exec bin/postseal serve
+
+# Everything that CI runs. As root on Debian it installs what it needs;
+# elsewhere it names what it could not run and why.
+test:
+	@sh .ci/setup
+	$(MAKE) lint unit fuzz e2e
+
+unit:
+	$(GO) test -race -shuffle=on -timeout 10m $$($(GO) list ./... | grep -v /e2e)
+
+lint:
+	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "not gofmt'ed: $$files"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool -modfile=tools/go.mod staticcheck ./...
+	$(GO) mod tidy -e -diff
+
+# Every fuzz test for a short time; a finding fails.
+fuzz:
+	@$(GO) test -list '^Fuzz' ./... | awk '/^Fuzz/ {names[n++] = $$1} $$1 == "ok" {for (i = 0; i < n; i++) print $$2, names[i]; n = 0}' | \
+	while read -r package name; do \
+		echo "fuzz $$package $$name"; \
+		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$package" >.fuzz.out 2>&1 || { cat .fuzz.out; rm -f .fuzz.out; exit 1; }; \
+		rm -f .fuzz.out; \
+	done
+
+# Stories against real Postfix, in namespaces of their own.
+e2e: build
+	$(GO) test -count=1 -timeout 40m ./e2e/...
+
+roots:
+	sh e2e/roots.sh
+
+# The bars, as ratios within one run.
+bench:
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./policy/... ./cache/... ./internal/resolver/...
+
+# A dozen destinations, delivered to by a stock Postfix and by one with postseal.
+demo: build
+	$(GO) run ./e2e/demo
+
+clean:
+	rm -rf bin
