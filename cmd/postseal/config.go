@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/postseal/postseal/internal/postfix/tlspolicy"
+	"github.com/postseal/postseal/internal/resolver"
 	"github.com/postseal/postseal/policy"
 )
 
@@ -71,14 +72,8 @@ type ControlConfig struct {
 // ResolverConfig is [resolver].
 type ResolverConfig struct {
 	Servers []netip.AddrPort // empty: /etc/resolv.conf
-	TrustAD TrustAD
+	TrustAD resolver.TrustAD
 	Probe   string // "TYPE:NAME"; empty: not probed
-}
-
-// TrustAD says whose AD bit counts.
-type TrustAD struct {
-	Word     string         // "loopback", "always", "never"; empty with Networks
-	Networks []netip.Prefix // servers in these count, no others
 }
 
 // TLSPolicyConfig is [tls_policy].
@@ -194,7 +189,7 @@ func defaults(e environment) *Config {
 		Milter:     open(),
 		HTTP:       open("inet:127.0.0.1:8466"),
 		Control:    ControlConfig{Listen: "unix:" + filepath.Join(run, "control.sock"), UnixMode: 0o600},
-		Resolver:   ResolverConfig{TrustAD: TrustAD{Word: "loopback"}, Probe: "ns:."},
+		Resolver:   ResolverConfig{Probe: "ns:."},
 		TLSPolicy:  TLSPolicyConfig{Deadline: 5 * time.Second},
 		MTASTS:     MTASTSConfig{FetchTimeout: time.Minute},
 		Cache:      StoreConfig{Path: filepath.Join(state, "postseal.db")},

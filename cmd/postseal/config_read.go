@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/postseal/postseal/internal/postfix/tlspolicy"
+	"github.com/postseal/postseal/internal/resolver"
 	"github.com/postseal/postseal/policy"
 )
 
@@ -64,10 +66,10 @@ func (r *reading) read(c *Config) (rules []*table) {
 
 // readDestinations reads what decides about destinations.
 func (r *reading) readDestinations(top *table, c *Config) {
-	resolver := top.section("resolver")
-	listOf(resolver, "servers", "addresses", &c.Resolver.Servers, dnsServer)
-	resolver.trustAD(&c.Resolver.TrustAD)
-	valueOf(resolver, "probe", "a probe", &c.Resolver.Probe, probe)
+	dns := top.section("resolver")
+	dns.servers(&c.Resolver.Servers)
+	dns.trustAD(&c.Resolver.TrustAD)
+	valueOf(dns, "probe", "a probe", &c.Resolver.Probe, probe)
 
 	tls := top.section("tls_policy")
 	valueOf(tls, "floor", "a floor", &c.TLSPolicy.Floor, among(policy.ParseFloor, "inherit", "dane", "encrypt"))
@@ -103,20 +105,48 @@ func (t *table) notYet(c *ListenConfig) {
 	}
 }
 
+// servers reads the list of name servers.
+func (t *table) servers(into *[]netip.AddrPort) {
+	const key = "servers"
+	before := len(t.errs)
+	var list []string
+	listOf(t, key, "addresses", into, func(s string) (netip.AddrPort, error) {
+		list = append(list, s)
+		return dnsServer(s)
+	})
+	if len(t.errs) > before {
+		return
+	}
+	if _, err := resolver.ParseServers(list); err != nil { // too many, or one twice
+		t.fail(key, "%v", err)
+	}
+}
+
 // trustAD reads a word or a list of networks.
-func (t *table) trustAD(into *TrustAD) {
+func (t *table) trustAD(into *resolver.TrustAD) {
 	const key = "trust_ad"
 	switch v := t.values[key].(type) {
 	case []any:
-		*into = TrustAD{}
-		listOf(t, key, "networks", &into.Networks, network)
+		before := len(t.errs)
+		list := []string{}
+		listOf(t, key, "networks", &list, func(s string) (string, error) {
+			p, err := network(s)
+			return p.String(), err
+		})
+		if len(t.errs) > before {
+			return
+		}
+		trust, err := resolver.ParseTrustAD(list)
+		if err != nil {
+			t.fail(key, "%v", err)
+		}
+		*into = trust
 	case string, nil:
-		valueOf(t, key, "", into, func(s string) (TrustAD, error) {
-			w, err := word("loopback", "always", "never")(s)
-			if err != nil {
-				err = fmt.Errorf(`%w, or a list of networks such as ["192.0.2.53"]`, err)
+		valueOf(t, key, "", into, func(s string) (resolver.TrustAD, error) {
+			if _, err := word("loopback", "always", "never")(s); err != nil {
+				return resolver.TrustAD{}, fmt.Errorf(`%w, or a list of networks such as ["192.0.2.53"]`, err)
 			}
-			return TrustAD{Word: w}, err
+			return resolver.ParseTrustAD(s)
 		})
 	default:
 		t.get(key)

@@ -85,10 +85,11 @@ func (w *tomlWriter) socket(mode fs.FileMode, group string) {
 func (w *tomlWriter) destinations(c *Config) {
 	w.section("resolver")
 	w.list("servers", texts(c.Resolver.Servers))
-	if c.Resolver.TrustAD.Word != "" {
-		w.text("trust_ad", c.Resolver.TrustAD.Word)
-	} else {
-		w.list("trust_ad", texts(c.Resolver.TrustAD.Networks))
+	switch trust := c.Resolver.TrustAD.String(); trust {
+	case "loopback", "always", "never":
+		w.text("trust_ad", trust)
+	default:
+		w.list("trust_ad", strings.Split(trust, ", "))
 	}
 	w.text("probe", c.Resolver.Probe)
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/postseal/postseal/internal/postfix/tlspolicy"
+	"github.com/postseal/postseal/internal/resolver"
 	"github.com/postseal/postseal/policy"
 	"github.com/postseal/postseal/systemd"
 )
@@ -111,32 +112,16 @@ func network(text string) (netip.Prefix, error) {
 
 // dnsServer reads an address with or without a port.
 func dnsServer(text string) (netip.AddrPort, error) {
-	if a, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil {
-		return netip.AddrPortFrom(a, 53), nil
+	servers, err := resolver.ParseServers([]string{text})
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("%w; write for example \"127.0.0.1\", \"127.0.0.1:5353\" or \"[::1]:5353\"", err)
 	}
-	ap, err := netip.ParseAddrPort(text)
-	if err != nil || ap.Port() == 0 {
-		return netip.AddrPort{}, fmt.Errorf("%.100q is no address of a resolver; write for example \"127.0.0.1\", \"127.0.0.1:5353\" or \"[::1]:5353\"", text)
-	}
-	return ap, nil
+	return servers[0], nil
 }
 
-// probe checks TYPE:NAME, as in Postfix's dnssec_probe.
 func probe(text string) (string, error) {
-	if text == "" {
-		return "", nil
-	}
-	qtype, name, ok := strings.Cut(text, ":")
-	known := []string{"a", "aaaa", "dnskey", "ds", "mx", "ns", "soa", "tlsa", "txt"}
-	if !ok || !slices.Contains(known, strings.ToLower(qtype)) {
-		return "", fmt.Errorf("%.100q is no probe; write TYPE:NAME, for example \"ns:.\", with one of the types %s", text, strings.Join(known, ", "))
-	}
-	if name != "." {
-		if k, err := policy.ParseKey(name); err != nil || k.Brackets || k.Literal || k.HasPort {
-			return "", fmt.Errorf("%.100q: %.100q is no domain name", text, name)
-		}
-	}
-	return strings.ToLower(qtype) + ":" + name, nil
+	p, err := resolver.ParseProbe(text)
+	return p.String(), err
 }
 
 // oldestPostfix is the oldest release that is supported.
