@@ -22,6 +22,7 @@ func TestSTS006_Keys(t *testing.T) {
 		"[smart.ex.test]:submission": {Name: "smart.ex.test", Port: 587, HasPort: true, Brackets: true},
 		"[192.0.2.1]":                {Name: "192.0.2.1", Port: 25, Brackets: true, Literal: true},
 		"[IPv6:2001:db8::1]:25":      {Name: "2001:db8::1", Port: 25, HasPort: true, Brackets: true, Literal: true},
+		"192.0.2.1.":                 {Name: "192.0.2.1", Port: 25, Literal: true},
 		"[2001:db8::1]":              {Name: "2001:db8::1", Port: 25, Brackets: true, Literal: true},
 		"_dmarc.ex.test":             {Name: "_dmarc.ex.test", Port: 25},
 		"localhost":                  {Name: "localhost", Port: 25},

@@ -139,7 +139,7 @@ func (q *query) subject() Subject {
 			return s
 		}
 	}
-	s.MXKnown, s.MXSecure = true, m.Secure
+	s.MXKnown, s.MXSecure = true, m.Secure && !m.Truncated // a lowering rule must match them all
 	for _, h := range m.Hosts {
 		s.MX = append(s.MX, h.Name)
 	}
