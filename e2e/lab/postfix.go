@@ -8,10 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Postfix is a private instance: configuration, queue and log in one directory of its world.
@@ -89,10 +91,9 @@ func (w *World) NewPostfix(in Installation, name, listen, main string) (*Postfix
 	}
 	base := fmt.Sprintf(baseConfig, p.dir, name, w.CAFile())
 	files := map[string]string{
-		"main.cf":           mergeConfig(base, strings.ReplaceAll(main, "LAB", w.Dir)),
-		"master.cf":         fmt.Sprintf(masterConfig, listen),
-		"queue/quick-start": "", // spares postfix-script its check of 100 files, which costs seconds
-		"bin/postconf":      fmt.Sprintf("#!/bin/sh\nexec chroot %s postconf \"$@\"\n", in.Root),
+		"main.cf":      mergeConfig(base, strings.ReplaceAll(main, "LAB", w.Dir)),
+		"master.cf":    fmt.Sprintf(masterConfig, listen),
+		"bin/postconf": fmt.Sprintf("#!/bin/sh\nexec chroot %s postconf \"$@\"\n", in.Root),
 	}
 	for file, text := range files {
 		if err := os.WriteFile(filepath.Join(p.dir, file), []byte(text), 0o755); err != nil {
@@ -100,7 +101,14 @@ func (w *World) NewPostfix(in Installation, name, listen, main string) (*Postfix
 		}
 	}
 	w.onClose(p.kill)
-	return p, nil
+	return p, p.settle()
+}
+
+// settle dates the configuration back. Every program of Postfix reads a file again and again until it is two seconds
+// old, lest it see one half written (util/dict.c: dict_load_file_xt).
+func (p *Postfix) settle() error {
+	old := time.Now().Add(-time.Minute)
+	return os.Chtimes(filepath.Join(p.dir, "main.cf"), old, old)
 }
 
 // mergeConfig replaces parameters of base by those of main.
@@ -128,8 +136,8 @@ func mergeConfig(base, main string) string {
 // makeDirectories makes what "post-install create-missing" would make, in milliseconds.
 func (p *Postfix) makeDirectories() error {
 	own := func(name string, mode os.FileMode, uid, gid int) error {
-		path := filepath.Join(p.dir, name)
-		return errors.Join(os.MkdirAll(path, mode), os.Chmod(path, mode), os.Chown(path, uid, gid))
+		dir := filepath.Join(p.dir, name)
+		return errors.Join(os.MkdirAll(dir, mode), os.Chmod(dir, mode), os.Chown(dir, uid, gid))
 	}
 	err := errors.Join(
 		own("", 0o755, 0, 0), own("bin", 0o755, 0, 0), own("data", 0o700, p.owner, 0),
@@ -153,7 +161,7 @@ func (p *Postfix) makeDirectories() error {
 
 // Run runs one of Postfix's commands in this instance's root and for its configuration. The error carries the output.
 func (p *Postfix) Run(ctx context.Context, stdin string, command ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, "/usr/sbin/"+command[0], command[1:]...)
+	cmd := exec.CommandContext(ctx, path.Join("/usr/sbin", command[0]), command[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: p.Root}
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "MAIL_CONFIG=" + p.dir}
@@ -177,14 +185,18 @@ func (p *Postfix) Run(ctx context.Context, stdin string, command ...string) (str
 	return string(text), errors.Join(err, readErr)
 }
 
-// Start starts master and waits until it says so.
+// Start starts master and waits until it says so. "postfix start" would first check the ownership of 100 files that
+// makeDirectories has just made.
 func (p *Postfix) Start(ctx context.Context) error {
-	_, err := p.Run(ctx, "", "postfix", "-c", p.dir, "start")
+	_, err := p.Run(ctx, "", "../lib/postfix/sbin/master", "-w")
 	return err
 }
 
 // Reload makes all processes read main.cf again. Processes that are busy finish first.
 func (p *Postfix) Reload(ctx context.Context) error {
+	if err := p.settle(); err != nil {
+		return err
+	}
 	_, err := p.Run(ctx, "", "postfix", "-c", p.dir, "reload")
 	return err
 }
