@@ -72,8 +72,7 @@ func ParseKey(text string) (Key, error) {
 			}
 		}
 	}
-	name = strings.TrimSuffix(name, ".")
-	if a, ok := literal(name); ok {
+	if a, ok := literal(strings.TrimSuffix(name, ".")); ok {
 		k.Name, k.Literal = a.String(), true
 		return k, nil
 	}
@@ -113,9 +112,10 @@ func literal(name string) (netip.Addr, bool) {
 // idnaLookup converts U-labels: UTS #46 non-transitional, IDNA2008 look-up.
 var idnaLookup = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRule(), idna.StrictDomainName(false))
 
-// canonicalName folds case, converts U-labels and refuses what the DNS could not
-// hold.
+// canonicalName folds case, strips one trailing dot, converts U-labels and
+// refuses what the DNS could not hold.
 func canonicalName(name string) (string, error) {
+	name = strings.TrimSuffix(name, ".")
 	if !isASCII(name) {
 		if !utf8.ValidString(name) {
 			return "", fmt.Errorf("%w: %.100q: not UTF-8", ErrNoDestination, name)
