@@ -2,6 +2,7 @@ package socketmap
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"unicode/utf8"
@@ -99,10 +100,8 @@ func checkReply(payload []byte) error {
 	}
 	// PFX-07: with smtputf8 a reply must be UTF-8; ASCII always is. A NUL would
 	// end the text for Postfix, a line break is a separator to it.
-	for _, c := range payload {
-		if !printable(c) {
-			return errReplyByte
-		}
+	if !allPrintable(payload) {
+		return errReplyByte
 	}
 	i := bytes.IndexByte(payload, ' ')
 	if i < 0 {
@@ -123,3 +122,24 @@ func checkReply(payload []byte) error {
 }
 
 func printable(c byte) bool { return ' ' <= c && c <= '~' }
+
+// allPrintable looks at eight bytes at a time: it is all that the server does to
+// each byte of a reply.
+func allPrintable(b []byte) bool {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	for ; len(b) >= 8; b = b[8:] {
+		v := binary.LittleEndian.Uint64(b)
+		// The top bit of a byte of v-' ' is set where that byte is below ' ' (a
+		// borrow from it can only add a refusal beside one that is right), of v+1
+		// where it is DEL; of v itself where it is not ASCII.
+		if (v|(v-ones*' ')|(v+ones))&tops != 0 {
+			return false
+		}
+	}
+	for _, c := range b {
+		if !printable(c) {
+			return false
+		}
+	}
+	return true
+}

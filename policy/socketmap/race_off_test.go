@@ -1,0 +1,5 @@
+//go:build !race
+
+package socketmap
+
+const raceEnabled = false
