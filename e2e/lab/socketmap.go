@@ -132,9 +132,10 @@ func (t *Table) answer(conn net.Conn) {
 	}
 }
 
-// ParseTable reads lines "KEY REPLY". Empty lines and those that begin with # are skipped.
-func ParseTable(text string) (map[string]string, error) {
-	answers := make(map[string]string)
+// ParseTable reads lines "KEY REPLY". Empty lines and those that begin with # are skipped; a line "idle-close DURATION"
+// makes a bad server of it.
+func ParseTable(text string) (*Table, error) {
+	t := &Table{Answers: make(map[string]string)}
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "#") {
@@ -144,7 +145,14 @@ func ParseTable(text string) (map[string]string, error) {
 		if !ok {
 			return nil, fmt.Errorf("table: line %q: want KEY REPLY", line)
 		}
-		answers[key] = reply
+		if key == "idle-close" {
+			var err error
+			if t.IdleClose, err = time.ParseDuration(reply); err != nil {
+				return nil, fmt.Errorf("table: %w", err)
+			}
+			continue
+		}
+		t.Answers[key] = reply
 	}
-	return answers, nil
+	return t, nil
 }

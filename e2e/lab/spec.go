@@ -17,13 +17,15 @@ import (
 //	main.cf                      parameters that differ from the laboratory's
 //	postseal.toml                the same for postseal; without the file no daemon runs
 //	table                        lines KEY REPLY: a stand-in for postseal, to prove that a story can fail
+//	files/NAME                   a file of the world, for main.cf to name as LAB/files/NAME
 type Spec struct {
 	Zones    []ZoneFile
 	Policies map[string]string
 	Sinks    map[string]Behaviour // by ADDRESS:PORT
 	MainCF   string
 	Postseal *string
-	Table    map[string]string // nil: none
+	Table    *Table
+	Files    map[string]string
 }
 
 // ZoneFile is one zone of a Spec.
@@ -41,6 +43,7 @@ func ReadSpec(files fs.FS) (Spec, error) {
 		Zones:    []ZoneFile{probeZone},
 		Policies: make(map[string]string),
 		Sinks:    make(map[string]Behaviour),
+		Files:    make(map[string]string),
 	}
 	for _, folder := range []string{"signed", "unsigned"} {
 		err := eachFile(files, folder, func(name, text string) {
@@ -51,6 +54,9 @@ func ReadSpec(files fs.FS) (Spec, error) {
 		}
 	}
 	if err := eachFile(files, "policy", func(name, text string) { spec.Policies[name] = text }); err != nil {
+		return spec, err
+	}
+	if err := eachFile(files, "files", func(name, text string) { spec.Files[name] = text }); err != nil {
 		return spec, err
 	}
 	return spec, spec.readSettings(files)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // World is one network with everything in it but the senders: zones, resolver, policy hosts, sinks.
@@ -101,11 +102,29 @@ func (w *World) startPeers(spec Spec) error {
 		}
 	}
 	if spec.Table != nil {
-		table := &Table{Answers: spec.Table}
-		if err := table.Serve(w.Network); err != nil {
+		if err := spec.Table.Serve(w.Network); err != nil {
 			return err
 		}
-		w.onClose(table.Close)
+		w.onClose(spec.Table.Close)
+	}
+	return w.writeFiles(spec.Files)
+}
+
+// writeFiles dates the files back, for the reason that settle gives.
+func (w *World) writeFiles(files map[string]string) error {
+	dir := filepath.Join(w.Dir, "files")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	for name, text := range files {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			return err
+		}
+		old := time.Now().Add(-time.Minute)
+		if err := os.Chtimes(file, old, old); err != nil {
+			return err
+		}
 	}
 	return nil
 }
