@@ -1,0 +1,227 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postseal/postseal/cache/sqlite"
+	"github.com/postseal/postseal/policy"
+)
+
+func newCacheCommand(opts *globalOptions) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "cache",
+		Short: "The daemon's memory of MTA-STS policies",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	c.AddCommand(cacheList(opts), cacheShow(opts), cacheRefresh(opts), cacheFlush(opts), cacheExport(opts), cacheImport(opts))
+	return c
+}
+
+// memory reads the policies from the running daemon, or from its file when none runs.
+func (o *globalOptions) memory(ctx context.Context) ([]policy.HeldPolicy, *Config, error) {
+	cfg, _, err := loadConfig(o.configPath, o.configSet)
+	if err != nil {
+		return nil, nil, err
+	}
+	var all []policy.HeldPolicy
+	err = newControlClient(cfg.Control.Listen).call(ctx, http.MethodGet, "/policies", nil, nil, &all)
+	if !errors.Is(err, errNoDaemon) {
+		return all, cfg, err
+	}
+	store, err := sqlite.OpenReadOnly(ctx, sqlite.Config{Path: cfg.Cache.Path})
+	if err != nil {
+		return nil, nil, fmt.Errorf("no daemon is running, and its file: %w", err)
+	}
+	defer store.Close()
+	all, err = policy.ReadHeld(ctx, store)
+	return all, cfg, err
+}
+
+func cacheList(opts *globalOptions) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the policies held",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			all, _, err := opts.memory(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if opts.json {
+				return printJSON(cmd.OutOrStdout(), orEmpty(all))
+			}
+			return printHeld(cmd.OutOrStdout(), all)
+		},
+	}
+}
+
+func printHeld(w io.Writer, all []policy.HeldPolicy) error {
+	rows := [][]string{{"DOMAIN", "MODE", "ID", "EXPIRES", "CLASS", "MX"}}
+	for _, h := range all {
+		rows = append(rows, []string{h.Domain, h.Mode, h.ID, "in " + span(time.Until(h.ExpiresAt)), orDash(h.Class), strings.Join(h.MX, " ")})
+	}
+	return printTable(w, rows)
+}
+
+func cacheShow(opts *globalOptions) *cobra.Command {
+	return &cobra.Command{
+		Use:   "show DOMAIN",
+		Short: "Show the policy held of a domain, as it was published",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			all, _, err := opts.memory(cmd.Context())
+			if err != nil {
+				return err
+			}
+			k, err := policy.ParseKey(args[0])
+			if err != nil {
+				return err
+			}
+			for _, h := range all {
+				if h.Domain == k.Name {
+					return showHeld(cmd.OutOrStdout(), h, opts.json)
+				}
+			}
+			return &exitError{exitFindings, fmt.Errorf("%w: %s", policy.ErrNotHeld, k.Name)}
+		},
+	}
+}
+
+func showHeld(w io.Writer, h policy.HeldPolicy, asJSON bool) error {
+	if asJSON {
+		return printJSON(w, h)
+	}
+	_, err := fmt.Fprintf(w, "%s: id %s, fetched %s ago, expires in %s\n\n%s\n", h.Domain, h.ID, span(time.Since(h.FetchedAt)), span(time.Until(h.ExpiresAt)),
+		strings.TrimRight(strings.ReplaceAll(h.Body, "\r\n", "\n"), "\n"))
+	return err
+}
+
+func cacheRefresh(opts *globalOptions) *cobra.Command {
+	return &cobra.Command{
+		Use:   "refresh DOMAIN",
+		Short: "Fetch a domain's policy now",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var h policy.HeldPolicy
+			if err := opts.daemonCall(cmd.Context(), http.MethodPost, "/policies/"+url.PathEscape(args[0])+"/refresh", nil, &h); err != nil {
+				return err
+			}
+			return showHeld(cmd.OutOrStdout(), h, opts.json)
+		},
+	}
+}
+
+func cacheFlush(opts *globalOptions) *cobra.Command {
+	return &cobra.Command{
+		Use:   "flush DOMAIN",
+		Short: "Forget a domain, its policy included",
+		Long: `Forget a domain, its policy included. An enforced policy protects mail until it
+expires: forget it only when it was planted or published by mistake.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return opts.daemonCall(cmd.Context(), http.MethodDelete, "/policies/"+url.PathEscape(args[0]), nil, nil)
+		},
+	}
+}
+
+// daemonCall is for what only the running daemon can do.
+func (o *globalOptions) daemonCall(ctx context.Context, method, path string, body io.Reader, out any) error {
+	cfg, _, err := loadConfig(o.configPath, o.configSet)
+	if err != nil {
+		return err
+	}
+	err = newControlClient(cfg.Control.Listen).call(ctx, method, path, nil, body, out)
+	if errors.Is(err, errNoDaemon) {
+		return fmt.Errorf("%w; start it with: postseal serve", err)
+	}
+	return err
+}
+
+func cacheExport(opts *globalOptions) *cobra.Command {
+	return &cobra.Command{
+		Use:   "export",
+		Short: "Write a static policy map (texthash) for an emergency, or JSON with --json",
+		Long: `Write a static policy map for an emergency, from the daemon or, when it is down,
+from its file:
+
+  postseal cache export > /etc/postfix/tls_policy.static
+  postconf -e 'smtp_tls_policy_maps = texthash:/etc/postfix/tls_policy.static' && postfix reload
+
+With --json it writes what 'postseal cache import' reads.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			all, cfg, err := opts.memory(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if opts.json {
+				return printJSON(cmd.OutOrStdout(), orEmpty(all))
+			}
+			return exportMap(cmd.OutOrStdout(), cmd.ErrOrStderr(), all, cfg)
+		},
+	}
+}
+
+func exportMap(out, warn io.Writer, all []policy.HeldPolicy, cfg *Config) error {
+	now := time.Now()
+	lines, left := policy.Emergency(all, cfg.Rules, policy.Options{Floor: cfg.TLSPolicy.Floor}, now)
+	for _, l := range left {
+		fmt.Fprintln(warn, "postseal: left out:", l)
+	}
+	if _, err := fmt.Fprintf(out, "# written by postseal at %s; a snapshot, for an emergency only\n", now.UTC().Format(time.RFC3339)); err != nil {
+		return err
+	}
+	for _, l := range lines {
+		if _, err := fmt.Fprintln(out, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func cacheImport(opts *globalOptions) *cobra.Command {
+	return &cobra.Command{
+		Use:   "import FILE",
+		Short: "Take over policies that 'cache export --json' wrote; - for standard input",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			text, err := readAll(args[0], cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			var all []policy.HeldPolicy
+			if err := json.Unmarshal(text, &all); err != nil {
+				return fmt.Errorf("%s: not what 'cache export --json' writes: %w", args[0], err)
+			}
+			var result struct{ Imported int }
+			if err := opts.daemonCall(cmd.Context(), http.MethodPost, "/policies", bytes.NewReader(text), &result); err != nil {
+				return err
+			}
+			if opts.json {
+				return printJSON(cmd.OutOrStdout(), result)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d of %d policies imported; the others are expired, or held already\n", result.Imported, len(all))
+			return err
+		},
+	}
+}
+
+func readAll(name string, stdin io.Reader) ([]byte, error) {
+	if name == "-" {
+		return io.ReadAll(io.LimitReader(stdin, maxImport))
+	}
+	return os.ReadFile(name)
+}

@@ -1,0 +1,328 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/postseal/postseal/cache"
+	"github.com/postseal/postseal/cache/sqlite"
+	"github.com/postseal/postseal/internal/resolver"
+	"github.com/postseal/postseal/policy"
+	"github.com/postseal/postseal/policy/mtasts"
+	"github.com/postseal/postseal/policy/socketmap"
+	"github.com/postseal/postseal/systemd"
+)
+
+// daemon wires the rooms of the house together.
+type daemon struct {
+	opts     *globalOptions
+	log      *slog.Logger
+	cfg      atomic.Pointer[Config]
+	registry *prometheus.Registry
+
+	store     cache.Store
+	resolver  *resolver.Resolver
+	fetcher   atomic.Pointer[mtasts.Fetcher]
+	engine    *policy.Engine
+	socketmap *socketmap.Server
+	sockets   *sockets
+	postfix   *postfixWatch
+
+	reloading sync.Mutex
+	serving   context.Context // ends when the drain begins
+}
+
+func (d *daemon) config() *Config { return d.cfg.Load() }
+
+// newDaemon reads the configuration and opens everything but the sockets.
+func newDaemon(ctx context.Context, opts *globalOptions, logger *slog.Logger) (*daemon, error) {
+	cfg, warnings, err := loadConfig(opts.configPath, opts.configSet)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range warnings {
+		logger.Warn(w.Text, "place", w.Place)
+	}
+	passed, err := systemd.Listeners()
+	if err != nil {
+		return nil, err
+	}
+	d := &daemon{opts: opts, log: logger, registry: prometheus.NewRegistry()}
+	d.cfg.Store(cfg)
+	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	d.sockets = &sockets{d: d, passed: passed, open: map[string]*socket{}}
+	if d.store, err = openStore(ctx, cfg.Cache.Path, logger); err != nil {
+		return nil, err
+	}
+	if d.resolver, err = resolver.New(d.resolverConfig(cfg)); err != nil {
+		return nil, errors.Join(err, d.store.Close())
+	}
+	fetcher, err := newFetcher(cfg, d.resolver, logger)
+	if err != nil {
+		return nil, errors.Join(err, d.store.Close())
+	}
+	d.fetcher.Store(fetcher)
+	d.engine, err = policy.New(policy.Config{
+		Resolver: d.resolver, Store: d.store, Logger: logger, Registerer: d.registry, Settings: engineSettings(cfg),
+		Fetch: func(ctx context.Context, domain string) (mtasts.Fetched, error) {
+			return d.fetcher.Load().Fetch(ctx, domain)
+		},
+	})
+	if err != nil {
+		return nil, errors.Join(err, d.store.Close())
+	}
+	d.socketmap = &socketmap.Server{Handler: d.engine, Drain: cfg.Socketmap.Drain, Logger: logger}
+	if d.socketmap.Drain == 0 {
+		d.socketmap.Drain = -1 // zero would be the default
+	}
+	registerSocketmap(d.registry, d.socketmap)
+	d.postfix = newPostfixWatch(d)
+	return d, nil
+}
+
+// openStore opens the store on disk. Without a disk the daemon runs from memory,
+// loudly; with another daemon on the same file it does not run.
+func openStore(ctx context.Context, path string, logger *slog.Logger) (cache.Store, error) {
+	store, err := sqlite.Open(ctx, sqlite.Config{Path: path, Logger: logger})
+	if err == nil {
+		return store, nil
+	}
+	if errors.Is(err, cache.ErrReadOnly) || errors.Is(err, sqlite.ErrVersion) || errors.Is(err, sqlite.ErrForeign) {
+		return nil, fmt.Errorf("[cache] path = %q: %w", path, err)
+	}
+	logger.Error("no store on disk: policies are kept in memory and are lost at a restart", "path", path, "error", err)
+	return cache.NewVolatile(err), nil
+}
+
+func (d *daemon) resolverConfig(c *Config) resolver.Config {
+	r := resolver.Config{Probe: c.Resolver.Probe, TrustAD: c.Resolver.TrustAD, Logger: d.log}
+	if d.registry != nil {
+		r.Registerer = d.registry
+	}
+	for _, s := range c.Resolver.Servers {
+		r.Servers = append(r.Servers, s.String())
+	}
+	return r
+}
+
+func newFetcher(c *Config, r *resolver.Resolver, logger *slog.Logger) (*mtasts.Fetcher, error) {
+	f := &mtasts.Fetcher{Resolver: r, AllowNetworks: c.MTASTS.AllowNetworks, Timeout: c.MTASTS.FetchTimeout, Logger: logger}
+	if path := c.CAFilePath(); path != "" {
+		pem, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("[mta_sts] ca_file: %w", err)
+		}
+		f.RootCAs = x509.NewCertPool()
+		if !f.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("[mta_sts] ca_file = %q: no certificate in PEM form in it", path)
+		}
+	}
+	if c.MTASTS.Proxy != "" {
+		u, err := url.Parse(c.MTASTS.Proxy)
+		if err != nil {
+			return nil, fmt.Errorf("[mta_sts] proxy: %w", err)
+		}
+		f.Proxy = u
+	}
+	return f, nil
+}
+
+func engineSettings(c *Config) policy.Settings {
+	return policy.Settings{
+		Monitor: c.Mode == policy.ModeMonitor, Floor: c.TLSPolicy.Floor, Deadline: c.TLSPolicy.Deadline,
+		DANE: c.DANEMode(), STS: c.MTASTSMode(), Rules: c.Rules,
+	}
+}
+
+// run serves until ctx ends and Postfix's connections are drained.
+func (d *daemon) run(ctx context.Context) error {
+	d.serving = ctx
+	life, end := context.WithCancel(context.WithoutCancel(ctx)) // of what answers need
+	var work sync.WaitGroup
+	defer func() {
+		end()
+		work.Wait()
+		if err := d.store.Close(); err != nil {
+			d.log.Error("the store did not close cleanly", "error", err)
+		}
+	}()
+	work.Go(func() { d.tell("resolver", d.resolver.Run(life)) })
+	d.postfix.read(life)
+	work.Go(func() { d.tell("engine", d.engine.Run(life)) })
+	work.Go(func() { d.postfix.run(life) })
+	err := d.listen(ctx, d.config())
+	if err == nil {
+		d.notify(systemd.Ready, systemd.Status("answering Postfix"))
+		d.log.Info("ready", "version", buildVersion(), "config", d.config().Path, "main.cf", "smtp_tls_policy_maps = "+d.mapLine())
+		<-ctx.Done()
+	}
+	d.socketsDrained(err)
+	return err
+}
+
+// socketsDrained waits for the listeners; after a failure to start there is
+// nothing to drain.
+func (d *daemon) socketsDrained(err error) {
+	if err != nil {
+		d.socketmap.Close()
+		for _, k := range d.sockets.open {
+			k.stop()
+		}
+	}
+	d.sockets.work.Wait()
+}
+
+func (d *daemon) tell(what string, err error) {
+	if err != nil && !errors.Is(err, context.Canceled) {
+		d.log.Error("a part of the daemon failed", "part", what, "error", err)
+	}
+}
+
+func (d *daemon) notify(states ...systemd.State) {
+	if err := systemd.Notify(states...); err != nil {
+		d.log.Warn("cannot notify systemd", "error", err)
+	}
+}
+
+// mapLine is our map in the notation of main.cf.
+func (d *daemon) mapLine() string {
+	for _, l := range d.config().Socketmap.Listen {
+		return "socketmap:" + l + ":postseal"
+	}
+	return "socketmap:inet:127.0.0.1:8463:postseal"
+}
+
+// listen opens the sockets of the configuration and closes those that it no
+// longer names.
+func (d *daemon) listen(ctx context.Context, c *Config) error {
+	commands := ListenConfig{UnixMode: c.Control.UnixMode, UnixGroup: c.Control.UnixGroup}
+	if c.Control.Listen != "" {
+		commands.Listen = []string{c.Control.Listen}
+	}
+	return errors.Join(
+		d.sockets.apply(ctx, service{name: "socketmap", required: true, serve: d.serveSocketmap}, places(c.Socketmap.ListenConfig)),
+		d.sockets.apply(ctx, service{name: "http", serve: serveHTTP(d.httpHandler())}, places(c.HTTP)),
+		d.sockets.apply(ctx, service{name: "control", serve: serveHTTP((&control{d}).handler())}, places(commands)),
+	)
+}
+
+// settle is how long the first questions wait until it is known whether the
+// resolver validates; they wait in the backlog, not refused.
+const settle = 2 * time.Second
+
+func (d *daemon) serveSocketmap(ctx context.Context, l net.Listener) error {
+	settled, cancel := context.WithTimeout(ctx, settle)
+	d.resolver.Ready(settled)
+	cancel()
+	d.engine.SetPostfix(d.postfix.known()) // decides anew, with what is known now
+	return d.socketmap.Serve(ctx, l)
+}
+
+func (d *daemon) httpHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelWarn)}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		r := d.readiness()
+		if !r.Ready {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		r.print(w)
+	})
+	return mux
+}
+
+// reload reads the configuration again. A bad one changes nothing.
+func (d *daemon) reload() error {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	d.notify(systemd.Reloading())
+	defer d.notify(systemd.Ready)
+	cfg, warnings, err := loadConfig(d.opts.configPath, d.opts.configSet)
+	if err != nil {
+		return err
+	}
+	fetcher, err := newFetcher(cfg, d.resolver, d.log)
+	if err != nil {
+		return err
+	}
+	if err := d.resolver.Reconfigure(d.resolverConfig(cfg)); err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		d.log.Warn(w.Text, "place", w.Place)
+	}
+	old := d.config()
+	if old.Cache.Path != cfg.Cache.Path {
+		d.log.Warn("[cache] path takes effect at a restart", "path", cfg.Cache.Path)
+	}
+	if old.Socketmap.Drain != cfg.Socketmap.Drain {
+		d.log.Warn("[socketmap] drain takes effect at a restart", "drain", cfg.Socketmap.Drain)
+	}
+	d.fetcher.Store(fetcher)
+	d.cfg.Store(cfg)
+	d.engine.Configure(engineSettings(cfg), d.postfix.known())
+	d.postfix.reread()
+	err = d.listen(d.serving, cfg)
+	d.log.Info("configuration read again", "config", cfg.Path, "rules", len(cfg.Rules.All()), "error", err)
+	return err
+}
+
+// alive is the watchdog's question: does a question for nothing get its answer.
+func (d *daemon) alive() bool {
+	answered := make(chan []byte, 1)
+	go func() {
+		answered <- d.engine.ServeSocketmap(context.Background(), nil, []byte("postseal"), []byte("."))
+	}()
+	select {
+	case <-answered:
+		return true
+	case <-time.After(5 * time.Second):
+		return false
+	}
+}
+
+// explain answers `postseal explain`.
+func (d *daemon) explain(ctx context.Context, key string, live bool) (policy.Explanation, error) {
+	x, err := d.engine.Explain(ctx, key, live)
+	if err == nil {
+		x.Warnings = append(x.Warnings, d.postfix.warnings()...)
+	}
+	return x, err
+}
+
+// readiness is what /readyz and healthcheck tell. Only a socket or a store that
+// is not open makes the daemon unready; all else is detail.
+type readiness struct {
+	Ready  bool     `json:"ready"`
+	Detail []string `json:"detail"`
+}
+
+func (d *daemon) readiness() readiness {
+	r := readiness{Detail: d.sockets.trouble()}
+	r.Ready = len(r.Detail) == 0
+	if err := d.store.Err(); err != nil {
+		r.Detail = append(r.Detail, "store: "+err.Error())
+	}
+	if suspended, why := d.resolver.Suspended(); suspended && d.config().DANEMode() != policy.ModeOff {
+		r.Detail = append(r.Detail, "DANE is out of action: "+why)
+	}
+	r.Detail = orEmpty(append(r.Detail, d.postfix.warnings()...))
+	slices.Sort(r.Detail)
+	return r
+}

@@ -1,0 +1,258 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postseal/postseal/cache"
+	"github.com/postseal/postseal/cache/sqlite"
+	"github.com/postseal/postseal/internal/resolver"
+	"github.com/postseal/postseal/policy"
+)
+
+func newExplainCommand(opts *globalOptions) *cobra.Command {
+	var live bool
+	c := &cobra.Command{
+		Use:   "explain KEY…",
+		Short: "What Postfix is told for a destination, and why",
+		Long: `What Postfix is told for a destination, and why: the operator's rule, the MTA-STS
+record and policy, the mail hosts with their TLSA records, and what Postfix does
+at each of them. KEY is what Postfix asks for: example.com, [relay.example]:587.
+
+The text can be pasted to a partner's postmaster: the reason of a rule is not in
+it. It comes from the running daemon, or from a look-up of its own when none runs.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ask, done, err := explainer(cmd.Context(), opts)
+			if err != nil {
+				return err
+			}
+			defer done()
+			return explainAll(cmd, opts, args, live, ask)
+		},
+	}
+	c.Flags().BoolVar(&live, "live", false, "look everything up afresh")
+	return c
+}
+
+type askFunc func(ctx context.Context, key string, live bool) (policy.Explanation, error)
+
+func explainAll(cmd *cobra.Command, opts *globalOptions, keys []string, live bool, ask askFunc) error {
+	out := cmd.OutOrStdout()
+	var all []policy.Explanation
+	for i, key := range keys {
+		x, err := ask(cmd.Context(), key, live)
+		if err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+		all = append(all, x)
+		if !opts.json {
+			if i > 0 {
+				fmt.Fprintln(out)
+			}
+			if err := writeExplanation(out, x); err != nil {
+				return err
+			}
+		}
+	}
+	switch {
+	case opts.json && len(all) == 1:
+		return printJSON(out, all[0])
+	case opts.json:
+		return printJSON(out, all)
+	}
+	return nil
+}
+
+// explainer asks the running daemon, or an engine made for the occasion.
+func explainer(ctx context.Context, opts *globalOptions) (askFunc, func(), error) {
+	cfg, _, err := loadConfig(opts.configPath, opts.configSet)
+	if err != nil {
+		return nil, nil, err
+	}
+	client := newControlClient(cfg.Control.Listen)
+	err = client.call(ctx, http.MethodGet, "/ready", nil, nil, &readiness{})
+	if err == nil {
+		return func(ctx context.Context, key string, live bool) (x policy.Explanation, err error) {
+			q := url.Values{"key": {key}, "live": {strconv.FormatBool(live)}}
+			err = client.call(ctx, http.MethodGet, "/explain", q, nil, &x)
+			return x, err
+		}, func() {}, nil
+	}
+	if !errors.Is(err, errNoDaemon) {
+		return nil, nil, err
+	}
+	return ownExplainer(ctx, cfg)
+}
+
+// ownExplainer makes an engine from the configuration and, where it can be read,
+// the store that the daemon left.
+func ownExplainer(ctx context.Context, cfg *Config) (askFunc, func(), error) {
+	quiet := slog.New(slog.DiscardHandler)
+	d := &daemon{log: quiet}
+	d.cfg.Store(cfg)
+	d.sockets = &sockets{d: d}
+	r, err := resolver.New(d.resolverConfig(cfg))
+	if err != nil {
+		return nil, nil, err
+	}
+	fetcher, err := newFetcher(cfg, r, quiet)
+	if err != nil {
+		return nil, nil, err
+	}
+	var store cache.Store = cache.NewVolatile(nil)
+	if s, err := sqlite.OpenReadOnly(ctx, sqlite.Config{Path: cfg.Cache.Path, Logger: quiet}); err == nil {
+		store = s
+	}
+	d.engine, err = policy.New(policy.Config{Resolver: r, Fetch: fetcher.Fetch, Store: store, Settings: engineSettings(cfg), Logger: quiet})
+	if err != nil {
+		return nil, nil, err
+	}
+	d.postfix = newPostfixWatch(d)
+	d.postfix.read(ctx)
+	life, end := context.WithCancel(ctx)
+	stopped := make(chan struct{}, 2)
+	go func() { _ = r.Run(life); stopped <- struct{}{} }()
+	r.Ready(ctx)
+	go func() { _ = d.engine.Run(life); stopped <- struct{}{} }()
+	ask := func(ctx context.Context, key string, live bool) (policy.Explanation, error) {
+		x, err := d.explain(ctx, key, live)
+		x.Warnings = append(x.Warnings, "no daemon is running: this is what it would answer; start it with: postseal serve")
+		return x, err
+	}
+	return ask, func() { end(); <-stopped; <-stopped; _ = store.Close() }, nil
+}
+
+// page writes text and remembers the first error.
+type page struct {
+	w   io.Writer
+	err error
+}
+
+func (p *page) line(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.w, format+"\n", args...)
+	}
+}
+
+func (p *page) item(name, format string, args ...any) {
+	p.line("  %-10s %s", name, fmt.Sprintf(format, args...))
+}
+
+// writeExplanation is the page that an administrator reads, or pastes: the
+// verdict, the evidence, the consequence at every mail host.
+func writeExplanation(w io.Writer, x policy.Explanation) error {
+	p := &page{w: w}
+	p.line("%s: %s", x.Key, verdict(x))
+	for _, warning := range x.Warnings {
+		p.line("  ! %s", warning)
+	}
+	if x.Withheld != "" {
+		p.item("withheld", "mode monitor holds back: %s", x.Withheld)
+	}
+	if x.Rule != nil {
+		until := ""
+		if x.Rule.Until != nil {
+			until = ", until " + x.Rule.Until.Format(time.DateOnly)
+		}
+		p.item("rule", "%s for %s (%s%s)", x.Rule.Level, strings.Join(x.Rule.Match, ", "), x.Rule.Source, until)
+	}
+	p.sts(x)
+	p.dane(x)
+	p.line("")
+	p.line("Replies to Postfix%s, by map name:", version3(x.Postfix))
+	for _, name := range policy.MapNames {
+		p.item(name, "%s", x.Replies[name])
+	}
+	p.line("Looked at %s", x.At.Format(time.RFC3339))
+	return p.err
+}
+
+func version3(v string) string {
+	if v == "" {
+		return ""
+	}
+	return " " + v
+}
+
+// verdict says in one line what is enforced and what that rests on.
+func verdict(x policy.Explanation) string {
+	because := map[policy.Source]string{
+		policy.SourceRule: "by the operator's rule", policy.SourceDANE: "by DANE", policy.SourceSTS: "by MTA-STS",
+		policy.SourceDANESTS: "by DANE and MTA-STS together", policy.SourceFloor: "nothing stronger applies", policy.SourceError: "a look-up failed",
+	}[x.Source]
+	if x.Level == "NOTFOUND" {
+		return "no policy of its own; smtp_tls_security_level of main.cf decides (" + because + ")"
+	}
+	return fmt.Sprintf("%s (%s; row %s)", x.Level, because, x.Row)
+}
+
+func (p *page) sts(x policy.Explanation) {
+	s := x.STS
+	state := map[string]string{
+		"absent": "no record at _mta-sts." + x.Key, "unusable": "a record that cannot be used", "failed": "a record, but its policy cannot be had",
+		"unanswered": "the DNS does not answer", "off": "not looked up",
+	}[s.State]
+	if s.Mode != "" {
+		state = fmt.Sprintf("policy of mode %s, id %s, mx %s", s.Mode, orDash(s.ID), strings.Join(s.MX, " "))
+	}
+	p.item("MTA-STS", "%s", state)
+	if s.FetchedAt != nil && s.ExpiresAt != nil {
+		p.item("", "fetched %s ago, max_age %s, expires in %s", span(x.At.Sub(*s.FetchedAt)), span(time.Duration(s.MaxAge)*time.Second), span(s.ExpiresAt.Sub(x.At)))
+	}
+	if s.CheckedAt != nil {
+		p.item("", "record looked at %s ago", span(x.At.Sub(*s.CheckedAt)))
+	}
+	if s.Error != "" {
+		p.item("", "last trouble: %s", s.Error)
+	}
+	for _, n := range s.Notes {
+		p.item("", "note: %s", n)
+	}
+}
+
+func (p *page) dane(x policy.Explanation) {
+	d := x.DANE
+	secure := "not authenticated by DNSSEC"
+	if d.SecureMX {
+		secure = "authenticated by DNSSEC"
+	}
+	if d.Error != "" {
+		p.item("DANE", "class %s; MX set unknown: %s", d.Class, d.Error)
+		return
+	}
+	p.item("DANE", "class %s; MX set %s", d.Class, secure)
+	for _, h := range d.Hosts {
+		p.line("")
+		p.line("  MX %d %s", h.Preference, h.Name)
+		ad := "not authenticated"
+		if h.Authentic {
+			ad = "authenticated"
+		}
+		p.item("addresses", "%s (%s)", orDash(strings.Join(h.Addresses, " ")), ad)
+		p.item("TLSA", "%s", h.Status)
+		for _, r := range h.TLSA {
+			p.item("", "%s", r)
+		}
+		for _, r := range h.Tried {
+			p.item("", "asked %s", r)
+		}
+		if h.Error != "" {
+			p.item("", "error: %s", h.Error)
+		}
+		if h.InPolicy != nil && !*h.InPolicy {
+			p.item("MTA-STS", "the policy does not name this host")
+		}
+		p.item("Postfix", "%s", h.Postfix)
+	}
+}

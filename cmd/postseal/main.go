@@ -1,0 +1,84 @@
+// Command postseal seals mail before it leaves a Postfix server: a daemon beside
+// Postfix that tells it, per destination, which TLS policy to enforce, and why.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes, the same for every command.
+const (
+	exitFine     = 0
+	exitFindings = 1 // findings, or a refusal
+	exitFailure  = 2 // wrong usage, or it could not be done
+)
+
+// globalOptions are the flags that every command has.
+type globalOptions struct {
+	configPath string
+	configSet  bool // --config was given, so that the file must exist
+	json       bool
+}
+
+// exitError carries an exit code other than that of a failure.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := newRootCommand()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitFine
+	}
+	if text := err.Error(); text != "" {
+		fmt.Fprintln(os.Stderr, "postseal:", text)
+	}
+	var exit *exitError
+	if errors.As(err, &exit) {
+		return exit.code
+	}
+	return exitFailure
+}
+
+func newRootCommand() *cobra.Command {
+	opts := &globalOptions{}
+	root := &cobra.Command{
+		Use:   "postseal",
+		Short: "TLS policy for Postfix: operator rules, DANE and MTA-STS, enforced live and explained",
+		Long: `postseal runs beside Postfix and answers its smtp_tls_policy_maps:
+
+  smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:postseal
+
+Exit codes: 0 fine, 1 findings or refusal, 2 usage or failure.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
+			opts.configSet = cmd.Flags().Changed("config")
+		},
+	}
+	root.PersistentFlags().StringVarP(&opts.configPath, "config", "c", defaultConfigPath, "configuration file")
+	root.PersistentFlags().BoolVar(&opts.json, "json", false, "print a JSON object")
+	root.AddCommand(
+		newServeCommand(opts), newExplainCommand(opts), newCacheCommand(opts), newConfigCommand(opts),
+		newReloadCommand(opts), newHealthcheckCommand(opts), newVersionCommand(opts),
+	)
+	return root
+}

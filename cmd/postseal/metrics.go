@@ -1,0 +1,45 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/postseal/postseal/policy/socketmap"
+)
+
+// registerSocketmap exports the counts of the socketmap server.
+func registerSocketmap(r prometheus.Registerer, s *socketmap.Server) {
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "postseal_socketmap_connections", Help: "Connections of Postfix that are open.",
+	}, func() float64 { return float64(s.Conns()) }))
+	for name, c := range map[string]struct {
+		help string
+		get  func(socketmap.Stats) uint64
+	}{
+		"connections_total":   {"Connections accepted.", func(s socketmap.Stats) uint64 { return s.Accepted }},
+		"evicted_total":       {"Idle connections closed to make room.", func(s socketmap.Stats) uint64 { return s.Evicted }},
+		"requests_total":      {"Requests answered.", func(s socketmap.Stats) uint64 { return s.Requests }},
+		"malformed_total":     {"Connections closed because of wrong framing.", func(s socketmap.Stats) uint64 { return s.Malformed }},
+		"timeouts_total":      {"Connections closed because the peer was too slow.", func(s socketmap.Stats) uint64 { return s.TimedOut }},
+		"bad_replies_total":   {"Replies that were held back because Postfix would have misread them.", func(s socketmap.Stats) uint64 { return s.BadReplies }},
+		"panics_total":        {"Questions whose answer failed.", func(s socketmap.Stats) uint64 { return s.Panics }},
+		"accept_errors_total": {"Connections that could not be accepted at first.", func(s socketmap.Stats) uint64 { return s.AcceptErrors }},
+	} {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "postseal_socketmap_" + name, Help: c.help},
+			func() float64 { return float64(c.get(s.Stats())) }))
+	}
+}
+
+// print writes the state for people.
+func (r readiness) print(w io.Writer) {
+	word := "ready"
+	if !r.Ready {
+		word = "not ready"
+	}
+	fmt.Fprintln(w, word)
+	for _, d := range r.Detail {
+		fmt.Fprintln(w, "-", d)
+	}
+}
