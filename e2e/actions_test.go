@@ -88,7 +88,7 @@ func stepPostfix(ctx context.Context, s *story, words []string) error {
 	return err
 }
 
-// postseal start|stop|kill|restart|hold · postseal configure TOML · postseal COMMAND …
+// postseal start|stop|terminate|kill|restart|hold · postseal configure TOML · postseal COMMAND …
 func stepPostseal(ctx context.Context, s *story, words []string) error {
 	if len(words) == 0 {
 		return errors.New("want a command")
@@ -99,6 +99,8 @@ func stepPostseal(ctx context.Context, s *story, words []string) error {
 		return d.Start(ctx)
 	case "stop":
 		return d.Stop()
+	case "terminate":
+		return d.Terminate()
 	case "kill":
 		return d.Kill()
 	case "restart":

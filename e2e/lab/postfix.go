@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -192,13 +193,48 @@ func (p *Postfix) Start(ctx context.Context) error {
 	return err
 }
 
-// Reload makes all processes read main.cf again. Processes that are busy finish first.
+// Reload makes Postfix read its configuration again, and waits until no smtp(8) process knows the old one.
 func (p *Postfix) Reload(ctx context.Context) error {
+	old := p.clients()
 	if err := p.settle(); err != nil {
 		return err
 	}
-	_, err := p.Run(ctx, "", "postfix", "-c", p.dir, "reload")
-	return err
+	if _, err := p.Run(ctx, "", "postfix", "-c", p.dir, "reload"); err != nil {
+		return err
+	}
+	for slices.ContainsFunc(p.clients(), func(pid string) bool { return slices.Contains(old, pid) }) {
+		if !pause(ctx) {
+			return fmt.Errorf("smtp(8) processes outlive the reload: %w", ctx.Err())
+		}
+	}
+	return nil
+}
+
+// clients lists the running smtp(8) processes of this instance.
+func (p *Postfix) clients() []string {
+	master, err := p.masterPID()
+	if err != nil {
+		return nil
+	}
+	var found []string
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the only error is a bad pattern
+	for _, file := range stats {
+		// proc(5): PID (COMMAND) STATE PARENT …; a process that has ended meanwhile has no file.
+		text, _ := os.ReadFile(file)
+		fields := strings.Fields(string(text))
+		if len(fields) > 3 && fields[1] == "(smtp)" && fields[2] != "Z" && fields[3] == strconv.Itoa(master) {
+			found = append(found, fields[0])
+		}
+	}
+	return found
+}
+
+func (p *Postfix) masterPID() (int, error) {
+	text, err := os.ReadFile(filepath.Join(p.dir, "queue/pid/master.pid"))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(text)))
 }
 
 // Send hands a message to sendmail(1); token becomes the left side of its Message-ID.
@@ -216,14 +252,10 @@ func (p *Postfix) Flush(ctx context.Context) error {
 
 // kill ends master and all its children: they are one process group.
 func (p *Postfix) kill() error {
-	text, err := os.ReadFile(filepath.Join(p.dir, "queue/pid/master.pid"))
+	pid, err := p.masterPID()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // never started
 	}
-	if err != nil {
-		return err
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	if err != nil {
 		return err
 	}

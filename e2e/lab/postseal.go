@@ -133,6 +133,9 @@ func (d *Postseal) HoldSocket() error {
 // Stop asks the daemon to end and waits.
 func (d *Postseal) Stop() error { return d.process.end(syscall.SIGTERM, stopDeadline) }
 
+// Terminate asks the daemon to end and does not wait: it drains.
+func (d *Postseal) Terminate() error { return d.process.cmd.Process.Signal(syscall.SIGTERM) }
+
 // Kill ends the daemon as a power failure would.
 func (d *Postseal) Kill() error { return d.process.end(syscall.SIGKILL, stopDeadline) }
 
