@@ -28,6 +28,8 @@ type verdict struct {
 	source Source
 	row    Row
 	would  string // the level that monitoring holds back
+	// testing: a policy of mode testing names none of the mail hosts (STS-081).
+	testing bool
 }
 
 // answer decides, remembers the answer for as long as what it rests on holds,
@@ -38,7 +40,7 @@ func (q *query) answer() *answer {
 		d := q.decide(k, false)
 		a.replies[k], a.counted[k] = d.String(), q.e.metrics.answered(d)
 		if k == mapPostseal {
-			a.verdict = verdict{level: d.Level(), source: d.Source, row: d.Row}
+			a.verdict = verdict{level: d.Level(), source: d.Source, row: d.Row, testing: q.testingWouldFail()}
 		}
 		if q.monitoring() {
 			if w := q.decide(k, true); w.String() != a.replies[k] {
@@ -49,41 +51,55 @@ func (q *query) answer() *answer {
 	if q.policy == nil {
 		a = q.e.intern(a)
 	}
-	q.conclude(a)
+	q.conclude(a.verdict)
 	if !q.partial {
-		q.d.remember(a, q.now.UnixNano(), q.until.UnixNano())
+		if before, kept := q.d.remember(a, q.changes, q.now.UnixNano(), q.until.UnixNano()); kept {
+			q.tellChange(before, a)
+		}
 	}
 	return a
 }
 
 // common is the identity of an answer that destinations can share.
 type common struct {
+	plan    *plan
 	verdict verdict
 	replies [mapKinds]string
 }
 
 func (e *Engine) intern(a *answer) *answer {
-	shared, _ := e.common.LoadOrStore(common{a.verdict, a.replies}, a)
-	if s := shared.(*answer); s.plan == a.plan {
-		return s
-	}
-	return a
+	shared, _ := e.common.LoadOrStore(common{a.plan, a.verdict, a.replies}, a)
+	return shared.(*answer)
 }
 
 // conclude draws the consequences of an answer that is about to be given.
-func (q *query) conclude(a *answer) {
-	e, v := q.e, a.verdict
-	if !q.partial || q.policy != nil {
-		q.tellChange(v)
-	}
+func (q *query) conclude(v verdict) {
+	e := q.e
 	e.arm(v)
-	if v.row == RowMismatch || v.row == RowMismatchD1 {
+	if v.mismatch() {
 		e.metrics.mismatches.Inc()
 		e.expedite(q.d.domain, q.now)
+	}
+	if v.testing {
+		e.metrics.testingWouldFail.Inc()
 	}
 	if q.policy != nil && !q.partial && q.classified() {
 		e.keepClass(q.d.domain, &q.evidence, q.now)
 	}
+}
+
+// mismatch: the enforced policy names none of the mail hosts (CMB-12).
+func (v verdict) mismatch() bool { return v.row == RowMismatch || v.row == RowMismatchD1 }
+
+// testingWouldFail evaluates the part of a testing policy that can be seen from
+// here, the names of the mail hosts, where these are known anyway (STS-081).
+func (q *query) testingWouldFail() bool {
+	if q.testing == nil || q.mx == nil || q.mx.Err != "" {
+		return false
+	}
+	e := q.evidence
+	e.MX = *q.mx
+	return survey(Evidence{Policy: q.testing, DANE: e}).mismatch
 }
 
 // classified: the evidence is complete enough to be a hint for row D4.
@@ -93,24 +109,52 @@ func (q *query) classified() bool {
 }
 
 // tellChange logs one line when a destination's verdict changes; the first one
-// is only worth a debug line.
-func (q *query) tellChange(v verdict) {
-	before := q.d.answer.Load()
+// is only worth a debug line, unless mail will suffer from it.
+func (q *query) tellChange(before, a *answer) {
+	log, v, from := q.e.log, a.verdict, verdict{}
+	if before != nil {
+		from = before.verdict
+	}
+	if v.mismatch() && !from.mismatch() {
+		log.Warn("sts_mx_mismatch: the enforced policy names none of the mail hosts", "destination", q.d.key, "mx", q.exchangers(), "policy", q.policy.MX)
+	}
+	if v.testing && !from.testing {
+		log.Info("sts_testing_would_fail: the policy in testing names none of the mail hosts", "destination", q.d.key, "mx", q.exchangers(), "policy", q.testing.MX)
+	}
 	switch {
 	case before == nil:
-		q.e.log.Debug("verdict", "destination", q.d.key, "level", v.level, "source", v.source, "row", v.row)
-	case before.verdict != v:
-		q.e.log.Log(context.Background(), levelOfChange(before.verdict, v), "verdict changed", "destination", q.d.key,
-			"from", before.verdict.level, "to", v.level, "source", v.source, "row", v.row, "row_before", before.verdict.row)
+		log.Debug("verdict", "destination", q.d.key, "level", v.level, "source", v.source, "row", v.row)
+	case from != v:
+		log.Log(context.Background(), levelOfChange(before, a), "verdict changed", "destination", q.d.key,
+			"from", from.level, "to", v.level, "source", v.source, "row", v.row, "row_before", from.row)
 	}
 }
 
-// levelOfChange: a change of row alone matters less than one of level.
-func levelOfChange(from, to verdict) slog.Level {
-	if from.level == to.level && from.source == to.source && from.would == to.would {
+// exchangers are the names of the mail hosts, as far as known.
+func (q *query) exchangers() []string {
+	var names []string
+	if q.mx != nil {
+		for _, x := range q.mx.Hosts {
+			names = append(names, x.Name)
+		}
+	}
+	return names
+}
+
+// levelOfChange: a change of row alone matters less than one of level; and what
+// changes for every destination at once, a floor or the standing of the resolver, is
+// told where it happens, not once for each of them.
+func levelOfChange(before, after *answer) slog.Level {
+	from, to := before.verdict, after.verdict
+	floors := from.onFloor() && to.onFloor()
+	if from.level == to.level && from.source == to.source && from.would == to.would || floors || before.plan.suspended != after.plan.suspended {
 		return slog.LevelDebug
 	}
 	return slog.LevelInfo
+}
+
+func (v verdict) onFloor() bool {
+	return (v.source == SourceFloor || v.source == SourceError) && v.would == ""
 }
 
 // renew gathers evidence anew before it ends, for a destination that is asked for.
@@ -123,7 +167,7 @@ func (e *Engine) renew(d *destination, now time.Time) {
 	if err != nil {
 		return
 	}
-	e.flights.Go(func() {
+	e.spawn(func() {
 		q := e.newQuery(k, d)
 		q.margin = time.Duration(until-now.UnixNano()) + time.Millisecond
 		q.wait(e.life, time.Now().Add(q.plan.Deadline))

@@ -87,6 +87,9 @@ const (
 // Decide gives the verdict: the operator's rule, then STS and DANE together, then
 // the floor (CMB-00). It is pure: the same evidence gives the same bytes.
 func Decide(e Evidence, o Options) Decision {
+	if r := e.Rule; e.AtLeastEncrypt && r != nil && r.asWritten() && r.Lowers() {
+		e.Rule = nil // a rule that raises stands before it and may yet apply
+	}
 	if e.Rule != nil && (e.Rule.asWritten() || e.Key.Literal && e.Rule.Exempt == 0) {
 		return Decision{Line: e.Rule.Line, Row: RowRule, Source: SourceRule}
 	}

@@ -15,13 +15,15 @@ import (
 // a pointer.
 
 // destination is one key and the answer that it got last. The answer is a memo:
-// it holds as long as its plan is the engine's and until has not passed.
+// it holds as long as its plan is the engine's, the domain's evidence is what it
+// rested on, and until has not passed.
 type destination struct {
 	key    string // canonical, Key.String
 	answer atomic.Pointer[answer]
 	until  atomic.Int64  // Unix nanoseconds
 	renew  atomic.Int64  // when a question starts gathering ahead of until; Unix nanoseconds
 	asked  atomic.Uint32 // Unix minutes of the last question
+	epoch  atomic.Uint32 // of the domain, when the answer was decided
 	domain *domain       // whose evidence counts; itself for a plain domain
 }
 
@@ -31,11 +33,24 @@ type domain struct {
 	mu  sync.Mutex
 	sts stsState
 	mx  mxState
-	// policy is set once a policy or a failure to fetch one is worth keeping.
+	// policy is set once there was a policy, or a failure to fetch one.
 	policy *policyState
-	// daneTrouble says why the MX set is unknown.
-	mxTrouble string
+	// trouble says why a look-up failed, nil while none does.
+	trouble *trouble
+	// changes counts what voids remembered answers before their time: a policy
+	// taken into force, restored or forgotten. Changed under mu.
+	changes atomic.Uint32
 }
+
+func newDomain(name string, asked uint32) *domain {
+	d := &domain{}
+	d.key, d.domain = name, d
+	d.asked.Store(asked)
+	return d
+}
+
+// trouble keeps the texts of errors, for explain.
+type trouble struct{ sts, mx string }
 
 // flight is one gathering of evidence under way. Its outcome is kept in the
 // evidence, not here.
@@ -47,8 +62,8 @@ type flight struct {
 // stsState is the outcome of the last look at _mta-sts and the policy host.
 type stsState struct {
 	until   int64 // Unix nanoseconds; zero: never looked
-	outcome stsOutcome
 	flight  *flight
+	outcome stsOutcome
 }
 
 type stsOutcome uint8
@@ -73,8 +88,10 @@ type mxState struct {
 	flags  mxFlags
 }
 
+// exchanger shares the bytes of its name with the host of that name, but does
+// not keep the host alive once that was evicted.
 type exchanger struct {
-	host       *host
+	name       string
 	preference uint16
 }
 
@@ -84,6 +101,7 @@ const (
 	mxSecure mxFlags = 1 << iota
 	mxImplicit
 	mxNull
+	mxNXDomain
 	mxTruncated
 	mxUnproven
 	mxFailed
@@ -103,55 +121,93 @@ type host struct {
 // minutes is the clock of "asked" and "used".
 func minutes(t time.Time) uint32 { return uint32(t.Unix() / 60) }
 
-// touch notes a question without writing to shared memory more than once a minute.
+// touch notes a question, for the key and for the domain whose policy it needs,
+// without writing to shared memory more than once a minute.
 func (d *destination) touch(now time.Time) {
 	if m := minutes(now); d.asked.Load() != m {
 		d.asked.Store(m)
+		d.domain.asked.Store(m)
 	}
 }
 
-// current returns the remembered answer if it still holds.
+// current returns the remembered answer if it still holds. The answer is looked
+// at twice: remember takes it away before it changes the times.
 func (d *destination) current(now int64, p *plan) *answer {
-	if a := d.answer.Load(); a != nil && a.plan == p && now < d.until.Load() {
-		return a
+	a := d.answer.Load()
+	if a == nil || a.plan != p || now >= d.until.Load() || d.epoch.Load() != d.domain.changes.Load() || d.answer.Load() != a {
+		return nil
 	}
-	return nil
+	return a
 }
 
-// remember keeps an answer until a moment. A reader that sees the old answer
-// with the new time answers what was true a moment ago.
-func (d *destination) remember(a *answer, now, until int64) {
-	d.answer.Store(nil)
+// remember keeps an answer until a moment, unless what it rests on has changed
+// since changes was read. It returns the answer before it.
+func (d *destination) remember(a *answer, changes uint32, now, until int64) (before *answer, kept bool) {
+	d.domain.mu.Lock()
+	defer d.domain.mu.Unlock()
+	if d.domain.changes.Load() != changes {
+		return nil, false
+	}
+	before = d.answer.Swap(nil)
 	d.until.Store(until)
 	d.renew.Store(until - min(int64(ahead), (until-now)/4))
+	d.epoch.Store(changes)
 	d.answer.Store(a)
+	return before, true
 }
 
 // protected says that a domain must outlast a flood of unknown names: it holds
-// a policy, or work on it is under way (STS-096).
+// an enforced policy, or work on it is under way (STS-096). It is asked under
+// the lock of a shard, so it does not wait: who holds the domain is at work on it.
 func (d *domain) protected() bool {
-	d.mu.Lock()
+	if !d.mu.TryLock() {
+		return true
+	}
 	defer d.mu.Unlock()
-	return d.sts.flight != nil || d.mx.flight != nil || d.policy != nil && d.policy.kept && d.policy.valid(time.Now())
+	return d.sts.flight != nil || d.mx.flight != nil || d.policy != nil && d.policy.kept && d.policy.enforced(time.Now())
 }
 
 func (d *destination) lastAsked() int64 { return int64(d.asked.Load()) }
 
-// set writes the MX set in the state's own form; hosts come from the table that
+// setTrouble keeps the text of an error, or drops it. The lock of d is held.
+func (d *domain) setTrouble(which func(*trouble) *string, text string) {
+	if d.trouble == nil {
+		if text == "" {
+			return
+		}
+		d.trouble = &trouble{}
+	}
+	if *which(d.trouble) = text; *d.trouble == (trouble{}) {
+		d.trouble = nil
+	}
+}
+
+func stsTrouble(t *trouble) *string { return &t.sts }
+func mxTrouble(t *trouble) *string  { return &t.mx }
+
+// troubles gives the texts. The lock of d is held.
+func (d *domain) troubles() trouble {
+	if d.trouble == nil {
+		return trouble{}
+	}
+	return *d.trouble
+}
+
+// set writes the MX set in the state's own form; names come from the table that
 // all domains share.
-func (s *mxState) set(m dane.MXSet, until int64, intern func(string) *host) {
+func (s *mxState) set(m dane.MXSet, until int64, intern func(string) string) {
 	s.until = until
 	if m.Err != "" {
 		s.flags |= mxFailed // what was known stays, for the rules
 		return
 	}
 	s.flags = 0
-	for flag, is := range map[mxFlags]bool{
-		mxSecure: m.Secure, mxImplicit: m.Implicit, mxNull: m.Null,
-		mxTruncated: m.Truncated, mxUnproven: m.Unproven,
-	} {
-		if is {
-			s.flags |= flag
+	for _, f := range []struct {
+		is   bool
+		flag mxFlags
+	}{{m.Secure, mxSecure}, {m.Implicit, mxImplicit}, {m.Null, mxNull}, {m.NXDomain, mxNXDomain}, {m.Truncated, mxTruncated}, {m.Unproven, mxUnproven}} {
+		if f.is {
+			s.flags |= f.flag
 		}
 	}
 	s.hosts = nil
@@ -159,7 +215,7 @@ func (s *mxState) set(m dane.MXSet, until int64, intern func(string) *host) {
 		s.hosts = make([]exchanger, len(m.Hosts))
 	}
 	for i, x := range m.Hosts {
-		s.hosts[i] = exchanger{host: intern(x.Name), preference: x.Preference}
+		s.hosts[i] = exchanger{name: intern(x.Name), preference: x.Preference}
 	}
 }
 
@@ -167,17 +223,19 @@ func (s *mxState) set(m dane.MXSet, until int64, intern func(string) *host) {
 func (d *domain) mxSet() dane.MXSet {
 	f := d.mx.flags
 	m := dane.MXSet{
-		Secure: f&mxSecure != 0, Implicit: f&mxImplicit != 0, Null: f&mxNull != 0,
+		Secure: f&mxSecure != 0, Implicit: f&mxImplicit != 0, Null: f&mxNull != 0, NXDomain: f&mxNXDomain != 0,
 		Truncated: f&mxTruncated != 0, Unproven: f&mxUnproven != 0,
 	}
 	for _, x := range d.mx.hosts {
-		m.Hosts = append(m.Hosts, dane.Exchanger{Preference: x.preference, Name: x.host.name})
+		m.Hosts = append(m.Hosts, dane.Exchanger{Preference: x.preference, Name: x.name})
 	}
 	return m
 }
 
 func (h *host) inFlight() bool {
-	h.mu.Lock()
+	if !h.mu.TryLock() {
+		return true
+	}
 	defer h.mu.Unlock()
 	return h.flight != nil
 }

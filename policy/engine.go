@@ -29,6 +29,9 @@ const (
 	MaxHosts = 250_000
 	// maxFetches bounds policy fetches under way (STS-096).
 	maxFetches = 32
+	// maxRefreshes of them may be of policies that are held already, so that
+	// slow policy hosts do not keep a first contact waiting.
+	maxRefreshes = 8
 	// maxPerOrganization bounds the policies kept below one organizational domain.
 	maxPerOrganization = 1000
 	// ahead of its end, evidence that somebody asks for is gathered anew.
@@ -80,16 +83,19 @@ type Engine struct {
 	hosts   *cache.Memory[host]
 	common  sync.Map // interned answers, by text and plan
 
-	loading  atomic.Bool
-	fetches  *semaphore.Weighted
-	held     held
-	outbound outbound
-	writer   writer
-	armed    armed
+	unread    atomic.Bool   // the store may hold policies that memory does not
+	loaded    chan struct{} // closed when the store was read, as far as it could be
+	fetches   *semaphore.Weighted
+	refreshes *semaphore.Weighted // of fetches, those that nobody waits for
+	held      held
+	outbound  outbound
+	writer    writer
+	armed     armed
 
 	flights sync.WaitGroup
 	life    context.Context // of flights: ends when Run does
 	end     context.CancelFunc
+	endMu   sync.RWMutex // held by who starts a flight, and alone by who ends them
 }
 
 // New makes an Engine that answers from now on; Run keeps it fresh.
@@ -99,7 +105,8 @@ func New(c Config) (*Engine, error) {
 	}
 	e := &Engine{
 		resolver: c.Resolver, fetch: c.Fetch, store: c.Store, log: c.Logger,
-		fetches: semaphore.NewWeighted(maxFetches),
+		fetches: semaphore.NewWeighted(maxFetches), refreshes: semaphore.NewWeighted(maxRefreshes),
+		loaded: make(chan struct{}),
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
@@ -107,12 +114,11 @@ func New(c Config) (*Engine, error) {
 	e.domains = cache.NewMemory(cache.Options[domain]{Limit: MaxNames, Protected: (*domain).protected, Used: (*domain).lastAsked})
 	e.others = cache.NewMemory(cache.Options[destination]{Limit: MaxNames / 4, Used: (*destination).lastAsked})
 	e.hosts = cache.NewMemory(cache.Options[host]{Limit: MaxHosts, Protected: (*host).inFlight, Used: (*host).lastUsed})
-	e.held.domains = map[*domain]struct{}{}
-	e.held.organizations = map[string]int{}
+	e.held.init(e)
 	e.life, e.end = context.WithCancel(context.Background())
 	e.metrics = newMetrics(c.Registerer, e)
 	e.writer.init(e)
-	e.loading.Store(true)
+	e.unread.Store(true)
 	e.loadState()
 	e.Configure(c.Settings, c.Postfix)
 	return e, nil
@@ -144,25 +150,23 @@ var noRules, _ = NewRules(nil)
 // replan makes a new plan; every remembered answer is void from then on. planMu is held.
 func (e *Engine) replan(s Settings, p Postfix) {
 	next := &plan{Settings: s, Postfix: p}
-	next.suspended, next.why = e.resolver.Suspended()
+	next.suspended, _ = e.resolver.Suspended()
 	next.relaxSTS = p.NoRoots && !e.armed.secure.Load()
 	next.relaxDANE = p.NoDANE && !e.armed.daneOnly.Load()
 	e.plan.Store(next)
 	e.common.Clear()
 }
 
-// look makes a new plan when the resolver's standing or the rules' validity changed.
-func (e *Engine) look(now time.Time) {
-	p := e.plan.Load()
-	suspended, why := e.resolver.Suspended()
-	if suspended == p.suspended && why == p.why {
+// look makes a new plan when the resolver's standing has changed.
+func (e *Engine) look() {
+	if suspended, _ := e.resolver.Suspended(); suspended == e.plan.Load().suspended {
 		return
 	}
 	e.planMu.Lock()
 	defer e.planMu.Unlock()
-	p = e.plan.Load()
+	p := e.plan.Load()
 	e.replan(p.Settings, p.Postfix)
-	e.log.Debug("answers are decided anew", "dnssec_suspended", suspended, "at", now)
+	e.log.Debug("answers are decided anew", "dnssec_suspended", e.plan.Load().suspended)
 }
 
 // ServeSocketmap answers one question of Postfix: it appends the payload of the
@@ -234,21 +238,22 @@ func (e *Engine) destination(k Key) *destination {
 	if text == dom.key {
 		return &dom.destination
 	}
-	d, _ := e.others.LoadOrStore(text, func() *destination {
+	fresh := func() *destination {
 		d := &destination{key: text, domain: dom}
-		d.touch(time.Now())
+		d.asked.Store(minutes(time.Now()))
 		return d
-	})
+	}
+	d, _ := e.others.LoadOrStore(text, fresh)
+	if d.domain != dom {
+		// The domain that this key looked at was evicted, and is another now.
+		e.others.Delete(text)
+		d, _ = e.others.LoadOrStore(text, fresh)
+	}
 	return d
 }
 
 func (e *Engine) domain(name string) *domain {
-	d, _ := e.domains.LoadOrStore(name, func() *domain {
-		d := &domain{}
-		d.key, d.domain = name, d
-		d.touch(time.Now())
-		return d
-	})
+	d, _ := e.domains.LoadOrStore(name, func() *domain { return newDomain(name, minutes(time.Now())) })
 	return d
 }
 

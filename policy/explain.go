@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -88,7 +89,7 @@ func (e *Engine) Explain(ctx context.Context, key string, live bool) (Explanatio
 	}
 	d := e.destination(k)
 	if live {
-		e.forget(k, d)
+		e.forget(ctx, k, d)
 	}
 	q := e.newQuery(k, d)
 	q.everything = true
@@ -100,8 +101,9 @@ func (e *Engine) Explain(ctx context.Context, key string, live bool) (Explanatio
 	return q.explain(), nil
 }
 
-// forget makes the evidence about a destination stale and fetches its policy anew.
-func (e *Engine) forget(k Key, d *destination) {
+// forget makes the evidence about a destination stale and, where a policy is
+// held, fetches it anew. It waits for that no longer than ctx allows.
+func (e *Engine) forget(ctx context.Context, k Key, d *destination) {
 	dom := d.domain
 	dom.mu.Lock()
 	have := dom.policy != nil && dom.policy.have
@@ -111,23 +113,43 @@ func (e *Engine) forget(k Key, d *destination) {
 			dom.policy.failures = 0 // the operator asks: no pause
 		}
 	}
-	var names []string
-	for _, x := range dom.mx.hosts {
-		names = append(names, x.host.name)
-	}
-	dom.mx.until = 0
+	names := dom.outdateMX()
 	dom.mu.Unlock()
 	if k.Brackets {
 		names = append(names, k.Name)
 	}
-	for _, name := range names {
-		h := e.host(name, k.Port)
-		h.mu.Lock()
-		h.until = 0
-		h.mu.Unlock()
+	e.outdateHosts(names, k.Port)
+	if !have {
+		return
 	}
-	if have {
-		<-e.startRefresh(dom).done
+	if f := e.startRefresh(dom); f != nil {
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// outdateMX makes the MX set and what was answered stale, and returns the names
+// of the hosts that were known. The lock of d is held.
+func (d *domain) outdateMX() []string {
+	var names []string
+	for _, x := range d.mx.hosts {
+		names = append(names, x.name)
+	}
+	d.mx.until = 0
+	d.changes.Add(1)
+	return names
+}
+
+// outdateHosts makes the evidence about mail hosts stale, as far as there is any.
+func (e *Engine) outdateHosts(names []string, port uint16) {
+	for _, name := range names {
+		if h := e.hosts.GetString(hostKey(name, port)); h != nil {
+			h.mu.Lock()
+			h.until = 0
+			h.mu.Unlock()
+		}
 	}
 }
 
@@ -173,6 +195,7 @@ func (q *query) explainSTS() STSExplanation {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := d.policy
+	x.Error = d.troubles().sts
 	switch q.sts {
 	case stsNone:
 		x.State = "absent"
@@ -186,7 +209,7 @@ func (q *query) explainSTS() STSExplanation {
 	if p == nil {
 		return x
 	}
-	x.Error, x.Notes, x.CheckedAt = p.err, p.notes, moment(p.checked)
+	x.Error, x.Notes, x.CheckedAt = cmp.Or(x.Error, p.err), p.notes, moment(p.checked)
 	if !p.have {
 		x.ID = p.failedID
 		return x
@@ -302,7 +325,8 @@ func (q *query) warnings(d Decision) []string {
 	p := q.plan
 	add := func(format string, args ...any) { w = append(w, fmt.Sprintf(format, args...)) }
 	if p.suspended && p.DANE != ModeOff {
-		add("DANE is out of action: %s", p.why)
+		_, why := q.e.resolver.Suspended()
+		add("DANE is out of action: %s", why)
 	}
 	if d.Mismatch() {
 		add("the MTA-STS policy names none of the mail hosts: mail is deferred until the domain repairs one of them")

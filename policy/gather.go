@@ -2,11 +2,8 @@ package policy
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
-	"github.com/postseal/postseal/cache"
 	"github.com/postseal/postseal/policy/dane"
 	"github.com/postseal/postseal/policy/mtasts"
 )
@@ -20,20 +17,33 @@ const (
 	unanswered    = time.Minute // nobody answered
 	dnsTimeout    = 20 * time.Second
 	fetchTimeout  = 70 * time.Second // above the fetcher's own; a guard
-	storeTimeout  = 5 * time.Second  // how long a new policy waits for the disk
 )
 
 func canHaveSTS(domain string) bool { return mtasts.CanHavePolicy(domain) }
 
-// launch runs work on a context that outlives the asker.
-func (e *Engine) launch(timeout time.Duration, work func(context.Context)) *flight {
+// spawn runs work that Run waits for, and reports whether it does: not after
+// the engine has ended.
+func (e *Engine) spawn(work func()) bool {
+	e.endMu.RLock()
+	defer e.endMu.RUnlock()
+	if e.life.Err() != nil {
+		return false
+	}
+	e.flights.Go(work)
+	return true
+}
+
+// launch runs work on a context that outlives the asker; nil after the engine has ended.
+func (e *Engine) launch(timeout time.Duration, work func(context.Context, *flight)) *flight {
 	f := &flight{done: make(chan struct{}), started: time.Now()}
-	e.flights.Go(func() {
+	if !e.spawn(func() {
 		defer close(f.done)
 		ctx, cancel := context.WithTimeout(e.life, timeout)
 		defer cancel()
-		work(ctx)
-	})
+		work(ctx, f)
+	}) {
+		return nil
+	}
 	return f
 }
 
@@ -42,7 +52,8 @@ func (e *Engine) startMX(d *domain) *flight {
 	if d.mx.flight != nil {
 		return d.mx.flight
 	}
-	d.mx.flight = e.launch(dnsTimeout, func(ctx context.Context) {
+	d.mx.flight = e.launch(dnsTimeout, func(ctx context.Context, _ *flight) {
+		e.resolver.Ready(ctx)
 		m := dane.LookupMX(ctx, e.resolver, d.key)
 		if m.Err != "" {
 			m = dane.LookupMX(ctx, e.resolver, d.key) // row D4 wants one retry
@@ -54,8 +65,8 @@ func (e *Engine) startMX(d *domain) *flight {
 		}
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.mx.set(m, time.Now().Add(ttl).UnixNano(), func(name string) *host { return e.host(name, 25) })
-		d.mxTrouble = m.Err
+		d.mx.set(m, time.Now().Add(ttl).UnixNano(), func(name string) string { return e.host(name, 25).name })
+		d.setTrouble(mxTrouble, m.Err)
 		d.mx.flight = nil
 	})
 	return d.mx.flight
@@ -67,7 +78,8 @@ func (e *Engine) startHost(h *host) *flight {
 	if h.flight != nil {
 		return h.flight
 	}
-	h.flight = e.launch(dnsTimeout, func(ctx context.Context) {
+	h.flight = e.launch(dnsTimeout, func(ctx context.Context, _ *flight) {
+		e.resolver.Ready(ctx)
 		found := dane.LookupHost(ctx, e.resolver, h.name, h.port)
 		ttl := dane.Clamp(found.TTL)
 		if found.Status == dane.Failed {
@@ -87,194 +99,90 @@ func (e *Engine) startSTS(d *domain) *flight {
 	if d.sts.flight != nil {
 		return d.sts.flight
 	}
-	d.sts.flight = e.launch(dnsTimeout+fetchTimeout, func(ctx context.Context) {
-		outcome, ttl := e.discover(ctx, d)
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.sts = stsState{outcome: outcome, until: time.Now().Add(ttl).UnixNano()}
+	d.sts.flight = e.launch(dnsTimeout+fetchTimeout, func(ctx context.Context, f *flight) {
+		outcome, ttl := e.discover(ctx, d, f)
+		d.endSTS(f, outcome, ttl)
 	})
 	return d.sts.flight
 }
 
+// endSTS keeps the outcome of a flight, unless the operator made the engine
+// forget the domain meanwhile.
+func (d *domain) endSTS(f *flight, outcome stsOutcome, ttl time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.sts.flight != f {
+		return
+	}
+	now := time.Now()
+	until := now.Add(ttl)
+	if d.policy.valid(now) && d.policy.expires().Before(until) {
+		until = d.policy.expires() // then the record and the policy are looked at anew
+	}
+	d.sts = stsState{outcome: outcome, until: until.UnixNano()}
+}
+
 // discover is RFC 8461 §5.1: the record, and where its id is new the policy. It
 // returns how long the outcome may be believed.
-func (e *Engine) discover(ctx context.Context, d *domain) (stsOutcome, time.Duration) {
+func (e *Engine) discover(ctx context.Context, d *domain, f *flight) (stsOutcome, time.Duration) {
 	e.readThrough(ctx, d)
-	dnsContext, cancel := context.WithTimeout(ctx, dnsTimeout)
-	found, err := mtasts.Discover(dnsContext, e.resolver, d.key)
-	cancel()
+	id, outcome, ttl := e.lookRecord(ctx, d)
+	if outcome != stsFound {
+		return outcome, ttl
+	}
 	now := time.Now()
-	if err != nil {
-		// STS-020(d): not TEMP, and never the end of a policy that is held.
-		e.metrics.failures.WithLabelValues("txt").Inc()
-		e.noteTrouble(d, err)
-		return stsFailed, unanswered
-	}
 	d.mu.Lock()
-	held := d.policy
-	if held != nil {
-		held.checked = now
-	}
-	valid := held.valid(now)
+	same := d.policy.valid(now) && d.policy.id == id
+	fetch := !same && d.policy.mayFetch(id, now)
 	d.mu.Unlock()
-	if !found.Found {
-		outcome := stsNone
-		if found.Err != nil {
-			outcome = stsUnusable
-		}
-		e.noteTrouble(d, found.Err)
-		if valid {
-			// STS-044: a record that vanished does not end a policy.
-			return outcome, clamp(found.TTL, recordLeast, noRecordLeast)
-		}
-		return outcome, clamp(found.TTL, noRecordLeast, noRecordMost)
-	}
-	ttl := clamp(found.TTL, recordLeast, recordMost)
-	if valid && held.id == found.Record.ID {
-		if held.policy.Mode != mtasts.ModeEnforce {
-			ttl = clamp(found.TTL, noRecordLeast, recordMost)
-		}
+	switch {
+	case same:
 		return stsFound, ttl
-	}
-	if !held.mayFetch(found.Record.ID, now) {
+	case !fetch:
 		return stsFound, min(ttl, retryFirst)
-	}
-	if e.obtain(ctx, d, found.Record.ID) {
+	case e.obtain(ctx, d, f, id):
 		return stsFound, ttl
 	}
 	return stsFound, min(ttl, retryFirst)
 }
 
+// lookRecord looks at the record of a domain, and keeps why there is none.
+func (e *Engine) lookRecord(ctx context.Context, d *domain) (id string, outcome stsOutcome, ttl time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, dnsTimeout)
+	defer cancel()
+	found, err := mtasts.Discover(ctx, e.resolver, d.key)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil {
+		// STS-020(d): not TEMP, and never the end of a policy that is held.
+		e.metrics.failures.WithLabelValues("txt").Inc()
+		d.setTrouble(stsTrouble, err.Error())
+		return "", stsFailed, unanswered
+	}
+	now, text := time.Now(), ""
+	if found.Err != nil {
+		text = found.Err.Error()
+	}
+	d.setTrouble(stsTrouble, text)
+	if d.policy != nil {
+		d.policy.checked = now.Round(0)
+	}
+	held := d.policy.valid(now)
+	switch {
+	case found.Found && held && d.policy.policy.Mode != mtasts.ModeEnforce:
+		return found.Record.ID, stsFound, clamp(found.TTL, noRecordLeast, recordMost)
+	case found.Found:
+		return found.Record.ID, stsFound, clamp(found.TTL, recordLeast, recordMost)
+	case found.Err != nil:
+		outcome = stsUnusable
+	default:
+		outcome = stsNone
+	}
+	if held {
+		// STS-044: a record that vanished does not end a policy.
+		return "", outcome, clamp(found.TTL, recordLeast, noRecordLeast)
+	}
+	return "", outcome, clamp(found.TTL, noRecordLeast, noRecordMost)
+}
+
 func clamp(t, least, most time.Duration) time.Duration { return min(max(t, least), most) }
-
-// noteTrouble keeps the reason why there is no usable record, for explain.
-func (e *Engine) noteTrouble(d *domain, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err == nil {
-		if d.policy != nil && d.policy.failures == 0 {
-			d.policy.err = ""
-		}
-		return
-	}
-	if d.policy == nil {
-		d.policy = &policyState{}
-	}
-	d.policy.err = err.Error()
-}
-
-// obtain fetches the policy of a domain and adopts it; id is the record's, or
-// the one held when a policy is refreshed. It reports success.
-func (e *Engine) obtain(ctx context.Context, d *domain, id string) bool {
-	if err := e.fetches.Acquire(ctx, 1); err != nil {
-		return false
-	}
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
-	fetched, err := e.fetch(ctx, d.key)
-	cancel()
-	e.fetches.Release(1)
-	if e.life.Err() != nil {
-		return false // we are stopping: that is no failure of the policy host
-	}
-	if err != nil {
-		e.outbound.failed(e, d.key, err)
-		e.fetchFailed(d, id, err)
-		return false
-	}
-	e.outbound.succeeded()
-	e.metrics.fetches.WithLabelValues("ok").Inc()
-	e.adopt(d, id, fetched)
-	return true
-}
-
-// fetchFailed keeps the failure; a policy that is held stays in force.
-func (e *Engine) fetchFailed(d *domain, id string, err error) {
-	kind := "other"
-	var f *mtasts.FetchError
-	if errors.As(err, &f) {
-		kind = f.Kind.String()
-	}
-	e.metrics.fetches.WithLabelValues(kind).Inc()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.policy == nil {
-		d.policy = &policyState{}
-	}
-	p, now := d.policy, time.Now()
-	if p.failedID != id {
-		p.failures = 0
-	}
-	p.failedID, p.attempted, p.err = id, now, err.Error()
-	p.failures++
-	p.refreshAt = now.Add(p.pause())
-	if p.valid(now) && p.policy.Mode != mtasts.ModeNone {
-		// RFC 8461 §3.3: alert, unless the mode is none.
-		e.log.Warn("policy cannot be refreshed; the one held stays in force", "domain", d.key, "mode", p.policy.Mode,
-			"days_left", fmt.Sprintf("%.1f", p.expires().Sub(now).Hours()/24), "failures", p.failures, "error", err)
-		e.writer.dirty(d)
-		return
-	}
-	e.log.Info("policy cannot be fetched", "domain", d.key, "error", err)
-}
-
-// adopt takes a fetched policy into force, once it is on disk: what was answered
-// once must survive kill -9.
-func (e *Engine) adopt(d *domain, id string, f mtasts.Fetched) {
-	now := time.Now()
-	d.mu.Lock()
-	before := d.policy
-	next := &policyState{have: true, policy: f.Policy, body: f.Body, id: id, fetched: now, checked: now, attempted: now, notes: noteTexts(f.Notes)}
-	if before != nil {
-		next.last, next.kept = before.last, before.kept
-	}
-	next.refreshAt = now.Add(refreshAfter(f.Policy.MaxAge))
-	d.mu.Unlock()
-
-	if next.kept = e.held.add(e, d, next.kept); next.kept {
-		e.keep(next, d)
-	}
-	d.mu.Lock()
-	d.policy = next
-	d.mu.Unlock()
-	e.tellAdoption(d.key, before, next)
-}
-
-func (e *Engine) tellAdoption(domain string, before, next *policyState) {
-	if before != nil && before.have && before.policy.Mode == next.policy.Mode && before.id == next.id {
-		e.log.Debug("policy refreshed", "domain", domain, "id", next.id)
-		return
-	}
-	e.log.Info("policy taken into force", "domain", domain, "id", next.id, "mode", next.policy.Mode, "mx", next.policy.MX, "max_age", next.policy.MaxAge, "notes", next.notes)
-	if next.policy.Mode == mtasts.ModeEnforce && next.policy.MaxAge < 24*time.Hour {
-		e.log.Info("the policy's max_age is too short to protect for long", "domain", domain, "max_age", next.policy.MaxAge)
-	}
-}
-
-// keep writes a policy and waits for the disk, within bounds.
-func (e *Engine) keep(p *policyState, d *domain) {
-	r, err := p.record(d.key, time.Unix(int64(d.asked.Load())*60, 0))
-	if err == nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(e.life), storeTimeout)
-		defer cancel()
-		err = e.store.Put(ctx, r)
-	}
-	e.writer.result(err)
-	if err != nil {
-		e.log.Error("policy is not on disk: it would be lost at a restart", "domain", d.key, "error", err)
-		e.writer.dirty(d)
-	}
-}
-
-// readThrough fetches one policy from the store while the whole is still being
-// loaded, so that no question is answered without it.
-func (e *Engine) readThrough(ctx context.Context, d *domain) {
-	if !e.loading.Load() {
-		return
-	}
-	r, err := e.store.Get(ctx, kindPolicy, d.key)
-	if err == nil {
-		e.restore(r)
-	} else if !errors.Is(err, cache.ErrNotFound) {
-		e.log.Warn("policy in the store cannot be read; it is fetched again", "domain", d.key, "error", err)
-	}
-}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/postseal/postseal/cache"
-	"github.com/postseal/postseal/policy/dane"
 	"github.com/postseal/postseal/policy/mtasts"
 )
 
@@ -110,70 +109,88 @@ func (e *Engine) Refresh(ctx context.Context, name string) (HeldPolicy, error) {
 	if err != nil {
 		return HeldPolicy{}, err
 	}
+	if err := e.untilLoaded(ctx); err != nil {
+		return HeldPolicy{}, err
+	}
 	d := e.domain(k.Name)
 	d.mu.Lock()
-	f := d.sts.flight
+	names := d.outdateMX()
 	d.mu.Unlock()
-	if f == nil {
-		f = e.startRefresh(d)
+	e.outdateHosts(names, k.Port)
+	if f := e.startRefresh(d); f != nil {
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return HeldPolicy{}, ctx.Err()
+		}
 	}
-	select {
-	case <-f.done:
-	case <-ctx.Done():
-		return HeldPolicy{}, ctx.Err()
-	}
-	d.mu.Lock()
-	why := ""
-	if d.policy != nil {
-		why = d.policy.err
-	}
-	d.mu.Unlock()
 	h, ok := d.held()
 	if !ok {
-		return h, fmt.Errorf("%w: %s: %s", ErrNotHeld, k.Name, cmp.Or(why, "the domain has no policy"))
+		return h, fmt.Errorf("%w: %s: %s", ErrNotHeld, k.Name, d.whyNot())
 	}
 	return h, nil
 }
 
+// whyNot says why no policy of d is held.
+func (d *domain) whyNot() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	why := d.troubles().sts
+	if why == "" && d.policy != nil {
+		why = d.policy.err
+	}
+	return cmp.Or(why, "the domain has no policy")
+}
+
 // Flush forgets what is known of a domain, its policy and its mail hosts, in
 // memory and in the store; the operator's way out of a planted policy (STS-098).
+// It waits until the store was loaded. A gathering under way is without effect.
 func (e *Engine) Flush(ctx context.Context, name string) error {
-	d, err := e.known(name)
+	if err := e.untilLoaded(ctx); err != nil {
+		return err
+	}
+	k, err := ParseKey(name)
 	if err != nil {
 		return err
 	}
-	if err := e.store.Delete(ctx, kindPolicy, d.key); err != nil {
-		return fmt.Errorf("forget %s: %w", d.key, err)
+	d := e.domains.GetString(k.Name)
+	if d == nil && !e.unread.Load() {
+		return fmt.Errorf("%w: %s", ErrNotHeld, k.Name)
 	}
-	if err := e.store.Delete(ctx, kindClass, d.key); err != nil {
-		return fmt.Errorf("forget %s: %w", d.key, err)
+	e.writer.order.Lock()
+	defer e.writer.order.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	for _, kind := range []cache.Kind{kindPolicy, kindClass} {
+		if err := e.store.Delete(ctx, kind, k.Name); err != nil {
+			return fmt.Errorf("forget %s: %w", k.Name, err)
+		}
 	}
-	d.mu.Lock()
-	d.policy, d.sts.until, d.mx.until, d.sts.outcome = nil, 0, 0, stsUnknown
-	var hosts []*host
-	for _, x := range d.mx.hosts {
-		hosts = append(hosts, x.host)
+	if d != nil {
+		e.drop(d)
 	}
-	d.answer.Store(nil)
-	d.mu.Unlock()
-	e.held.remove(d)
-	for _, h := range hosts {
-		h.mu.Lock()
-		h.until = 0
-		h.mu.Unlock()
-	}
-	e.planMu.Lock()
-	p := e.plan.Load()
-	e.replan(p.Settings, p.Postfix) // the answers of its other keys are void too
-	e.planMu.Unlock()
-	e.log.Info("forgotten by the operator", "domain", d.key)
+	e.log.Info("forgotten by the operator", "domain", k.Name)
 	return nil
 }
 
+// drop forgets a domain in memory.
+func (e *Engine) drop(d *domain) {
+	d.mu.Lock()
+	d.policy, d.sts, d.trouble = nil, stsState{}, nil
+	names := d.outdateMX()
+	d.mu.Unlock()
+	e.held.remove(d)
+	e.outdateHosts(names, 25)
+}
+
 // Import takes exported policies into memory and store, except where a newer one
-// is held; it never lengthens a lifetime (CCH-10). It returns how many were taken.
+// is held; it never lengthens a lifetime (CCH-10). It returns how many were
+// taken: all or none unless the store fails midway.
 func (e *Engine) Import(ctx context.Context, all []HeldPolicy) (int, error) {
-	now := time.Now()
+	if err := e.untilLoaded(ctx); err != nil {
+		return 0, err
+	}
+	now := time.Now().Round(0)
 	var records []cache.Record
 	for i, h := range all {
 		r, err := h.record(now)
@@ -183,30 +200,47 @@ func (e *Engine) Import(ctx context.Context, all []HeldPolicy) (int, error) {
 		records = append(records, r)
 	}
 	taken := 0
-	for _, r := range records {
-		d := e.domain(r.Key)
-		p, _, err := readPolicyRecord(r, now)
-		if err != nil || !p.valid(now) {
-			continue
+	for batch := range slices.Chunk(records, writeBatch) {
+		n, err := e.importBatch(ctx, batch, now)
+		if taken += n; err != nil {
+			return taken, fmt.Errorf("import: %w", err)
 		}
-		d.mu.Lock()
-		newer := d.policy.valid(now) && !d.policy.fetched.Before(p.fetched)
-		d.mu.Unlock()
-		if newer {
-			continue
-		}
-		if err := e.store.Put(ctx, r); err != nil {
-			return taken, fmt.Errorf("import %s: %w", r.Key, err)
-		}
-		d.mu.Lock()
-		if d.policy != nil && !d.policy.valid(now) || d.policy != nil && d.policy.fetched.Before(p.fetched) {
-			d.policy = nil
-		}
-		d.mu.Unlock()
-		e.restore(r)
-		taken++
 	}
 	return taken, nil
+}
+
+func (e *Engine) importBatch(ctx context.Context, records []cache.Record, now time.Time) (int, error) {
+	e.writer.order.Lock()
+	defer e.writer.order.Unlock()
+	var wanted []cache.Record
+	for _, r := range records {
+		if p, _, err := readPolicyRecord(r, now); err == nil && p.valid(now) && !e.holdsNewer(r.Key, p, now) {
+			wanted = append(wanted, r)
+		}
+	}
+	if len(wanted) == 0 {
+		return 0, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if err := e.store.Put(ctx, wanted...); err != nil {
+		return 0, err
+	}
+	for _, r := range wanted {
+		e.restore(r)
+	}
+	return len(wanted), nil
+}
+
+// holdsNewer tells whether a policy at least as new as p is held.
+func (e *Engine) holdsNewer(name string, p *policyState, now time.Time) bool {
+	d := e.domains.GetString(name)
+	if d == nil {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.policy.valid(now) && !d.policy.fetched.Before(p.fetched)
 }
 
 // record turns an exported policy into one of the store, checking every part.
@@ -222,7 +256,7 @@ func (h HeldPolicy) record(now time.Time) (cache.Record, error) {
 	if h.FetchedAt.IsZero() {
 		return cache.Record{}, fmt.Errorf("domain %s: fetched_at is missing", k.Name)
 	}
-	p := &policyState{have: true, policy: policy, body: []byte(h.Body), id: h.ID, fetched: clampPast(h.FetchedAt, now)}
+	p := &policyState{have: true, policy: policy, body: []byte(h.Body), id: h.ID, fetched: clampPast(h.FetchedAt.Round(0), now)}
 	return p.record(k.Name, now)
 }
 
@@ -252,45 +286,4 @@ func ReadHeld(ctx context.Context, s cache.Store) ([]HeldPolicy, error) {
 		all = append(all, heldPolicy(r.Key, p, asked))
 	}
 	return sortHeld(all), nil
-}
-
-// Emergency writes a static policy map in texthash form, for when the daemon
-// cannot run: what row D4 of the decision table answers for every enforce
-// policy, and the rules that a static map can express. The second result names
-// what it cannot.
-func Emergency(all []HeldPolicy, rules *Rules, o Options, now time.Time) (lines, left []string) {
-	done := map[string]bool{}
-	put := func(key string, d Decision) {
-		if !done[key] && !d.NotFound {
-			done[key] = true
-			lines = append(lines, key+" "+d.Line.String())
-		}
-	}
-	find := func(k Key) *Rule { return rules.Find(Subject{Key: k}, now).Rule }
-	for _, h := range all {
-		policy, _, err := mtasts.ParsePolicy([]byte(h.Body))
-		k, keyErr := ParseKey(h.Domain)
-		if err != nil || keyErr != nil || policy.Mode != mtasts.ModeEnforce {
-			continue
-		}
-		e := Evidence{Key: k, Policy: &policy, LastKnown: h.last.evidence(now), DANE: dane.Evidence{MX: dane.MXSet{Err: "static map"}}}
-		if e.Rule = find(k); e.Rule != nil && e.Rule.Exempt&ExemptSTS != 0 {
-			continue
-		}
-		put(k.Name, Decide(e, o))
-	}
-	for _, r := range rules.All() {
-		if r.Monitor || r.Expired(now) || r.Exempt != 0 {
-			continue
-		}
-		for _, m := range r.Match {
-			if len(m) > 3 && m[:3] == "mx:" {
-				left = append(left, m+": a static map cannot see MX hosts ("+r.Source+")")
-				continue
-			}
-			put(m, Decision{Line: r.Line})
-		}
-	}
-	slices.Sort(lines)
-	return lines, left
 }

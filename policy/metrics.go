@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -9,15 +8,15 @@ import (
 
 // metrics have fixed label sets: no domain is ever a label.
 type metrics struct {
-	answers         *prometheus.CounterVec // level, source
-	would           *prometheus.CounterVec // level
-	latency         prometheus.Histogram
-	failures        *prometheus.CounterVec // look-up
-	fetches         *prometheus.CounterVec // result
-	mismatches      prometheus.Counter
-	unknownMap      prometheus.Counter
-	outboundBlocked prometheus.Gauge
-	nearest         atomic.Int64 // Unix seconds of the nearest expiry
+	answers          *prometheus.CounterVec // level, source
+	would            *prometheus.CounterVec // level
+	latency          prometheus.Histogram
+	failures         *prometheus.CounterVec // look-up
+	fetches          *prometheus.CounterVec // result
+	mismatches       prometheus.Counter
+	testingWouldFail prometheus.Counter
+	unknownMap       prometheus.Counter
+	outboundBlocked  prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
@@ -34,6 +33,8 @@ func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
 			Help: "Fetches of MTA-STS policies by result, in the words of RFC 8460."}, []string{"result"}),
 		mismatches: prometheus.NewCounter(prometheus.CounterOpts{Name: "postseal_sts_mx_mismatches_total",
 			Help: "Decisions about destinations whose enforced policy names none of their mail hosts."}),
+		testingWouldFail: prometheus.NewCounter(prometheus.CounterOpts{Name: "postseal_sts_testing_would_fail_total",
+			Help: "Decisions about destinations whose policy in mode testing names none of their mail hosts, where these are known."}),
 		unknownMap: prometheus.NewCounter(prometheus.CounterOpts{Name: "postseal_unknown_map_total",
 			Help: "Questions for a map name that does not exist."}),
 		outboundBlocked: prometheus.NewGauge(prometheus.GaugeOpts{Name: "postseal_policy_fetches_blocked",
@@ -42,7 +43,7 @@ func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
 	if r == nil {
 		return m
 	}
-	r.MustRegister(m.answers, m.would, m.latency, m.failures, m.fetches, m.mismatches, m.unknownMap, m.outboundBlocked)
+	r.MustRegister(m.answers, m.would, m.latency, m.failures, m.fetches, m.mismatches, m.testingWouldFail, m.unknownMap, m.outboundBlocked)
 	count := func(name, help string, labels prometheus.Labels, f func() float64) {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f))
 	}
@@ -51,8 +52,16 @@ func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
 	count(entries, help, prometheus.Labels{"kind": "host"}, func() float64 { return float64(e.hosts.Len()) })
 	count(entries, help, prometheus.Labels{"kind": "policy"}, func() float64 { return float64(e.held.len()) })
 	count("postseal_policy_nearest_expiry_seconds", "Seconds until the first enforced policy expires; 0 without one.", nil, func() float64 {
-		if at := m.nearest.Load(); at != 0 {
-			return time.Until(time.Unix(at, 0)).Seconds()
+		now := time.Now().Round(0)
+		if at, _ := e.held.times(now); !at.IsZero() {
+			return at.Sub(now).Seconds()
+		}
+		return 0
+	})
+	count("postseal_policy_oldest_age_seconds", "Seconds since the least recent successful fetch of an enforced policy that is held; 0 without one.", nil, func() float64 {
+		now := time.Now().Round(0)
+		if _, at := e.held.times(now); !at.IsZero() {
+			return now.Sub(at).Seconds()
 		}
 		return 0
 	})
@@ -71,12 +80,4 @@ func (m *metrics) answered(d Decision) prometheus.Counter {
 
 func (m *metrics) wouldAnswer(d Decision) prometheus.Counter {
 	return m.would.WithLabelValues(d.Level())
-}
-
-func (m *metrics) nearestExpiry(t time.Time) { m.nearest.Store(seconds(t)) }
-
-func (h *held) len() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.domains)
 }

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -19,18 +20,23 @@ type query struct {
 	everything bool
 	// margin: evidence must last so much longer, to gather it ahead of its end.
 	margin time.Duration
+	// tried is what was gathered because of the margin. Once is enough: a
+	// caching resolver answers with what is left of a lifetime.
+	tried map[any]bool
 	view
 }
 
 // view is what a query saw in the engine's memory at one moment.
 type view struct {
 	now      time.Time
+	changes  uint32 // of the domain, before anything was looked at
 	finding  Finding
 	missing  []*flight // evidence that is being gathered
 	until    time.Time // how long all of it may be believed
 	partial  bool      // something needed is not known (yet)
 	sts      stsOutcome
 	policy   *mtasts.Policy // unexpired and enforce, whatever the mode
+	testing  *mtasts.Policy // unexpired and testing
 	mx       *dane.MXSet    // nil: unknown
 	evidence dane.Evidence
 	last     *dane.Evidence
@@ -83,7 +89,8 @@ func (q *query) waitForOne(ctx context.Context, deadline time.Time) bool {
 
 // see looks at the memory and starts flights for what is needed and missing.
 func (q *query) see() {
-	q.view = view{now: time.Now(), until: time.Now().Add(24 * time.Hour)}
+	now := time.Now()
+	q.view = view{now: now, until: now.Add(24 * time.Hour), changes: q.d.domain.changes.Load()}
 	p, rules := q.plan, q.plan.Rules
 	if next := rules.NextChange(q.now); !next.IsZero() {
 		q.lasts(next)
@@ -94,14 +101,14 @@ func (q *query) see() {
 		q.finding = rules.Find(q.subject(), q.now)
 	}
 	r := q.finding.Rule
-	if r != nil && r.asWritten() && !q.everything {
+	if q.asWritten() && !q.everything {
 		return
 	}
 	if looked, _ := p.stsFor(q.key, r); looked {
 		if f := q.seeSTS(); f != nil {
 			// Waited for last: the hosts are asked for as soon as the MX set is
 			// there, however slow the policy host is.
-			defer func() { q.missing = append(q.missing, f) }()
+			defer q.await(f)
 		}
 	}
 	if q.needsMX() {
@@ -121,6 +128,13 @@ func (q *query) see() {
 	if looked && q.mx != nil && q.mx.Failure() != "" {
 		q.failed = true
 	}
+}
+
+// asWritten: the rule is the answer. A lowering one is not, as long as the MX set
+// is unknown and a raising mx: rule stands before it.
+func (q *query) asWritten() bool {
+	r := q.finding.Rule
+	return r != nil && r.asWritten() && !(q.finding.AtLeastEncrypt && r.Lowers())
 }
 
 // lasts notes that something the answer rests on ends at t.
@@ -155,18 +169,19 @@ func (q *query) seeSTS() *flight {
 	known := time.Unix(0, d.sts.until)
 	if d.policy.valid(q.now) {
 		q.lasts(d.policy.expires())
-		if d.policy.enforced(q.now) {
-			policy := d.policy.policy
+		policy := d.policy.policy
+		switch policy.Mode {
+		case mtasts.ModeEnforce:
 			q.policy = &policy
+		case mtasts.ModeTesting:
+			q.testing = &policy
 		}
-	} else if d.policy != nil && d.policy.have && d.sts.outcome == stsFound && known.After(q.now) && d.policy.mayFetch(d.policy.id, q.now) {
-		known = q.now // expired while the record was still remembered: fetch
 	}
 	q.sts = d.sts.outcome
 	if q.take(known) {
 		q.failed = q.failed || q.sts == stsFailed || q.sts == stsFound && !d.policy.valid(q.now)
 	}
-	if q.stale(known) {
+	if q.stale(known, &d.sts) {
 		return q.e.startSTS(d)
 	}
 	return nil
@@ -183,8 +198,28 @@ func (q *query) take(known time.Time) bool {
 	return true
 }
 
-// stale: the evidence must be gathered, now or ahead of its end.
-func (q *query) stale(known time.Time) bool { return !known.After(q.now.Add(q.margin)) }
+// stale: the evidence must be gathered, now or, once in a query, ahead of its end.
+func (q *query) stale(known time.Time, what any) bool {
+	if !known.After(q.now) {
+		return true
+	}
+	if q.margin == 0 || known.After(q.now.Add(q.margin)) || q.tried[what] {
+		return false
+	}
+	if q.tried == nil {
+		q.tried = map[any]bool{}
+	}
+	q.tried[what] = true
+	return true
+}
+
+// await adds a flight to those that are waited for; there is none after the
+// engine has ended.
+func (q *query) await(f *flight) {
+	if f != nil {
+		q.missing = append(q.missing, f)
+	}
+}
 
 // needsMX: only the questions that can change the answer (CMB-13).
 func (q *query) needsMX() bool {
@@ -253,8 +288,12 @@ func (q *query) seeMX() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.policy != nil {
-		if q.last = d.policy.last.evidence(q.now); q.last != nil {
-			q.lastMX = &q.last.MX
+		last := d.policy.last.evidence(q.now)
+		if last != nil {
+			q.lastMX = &last.MX
+		}
+		if q.key.Port == 25 { // the TLSA records of another port are others
+			q.last = last
 		}
 	}
 	known := time.Unix(0, d.mx.until)
@@ -264,11 +303,11 @@ func (q *query) seeMX() {
 	}
 	if q.take(known) {
 		if q.mx = &m; d.mx.flags&mxFailed != 0 {
-			q.mx = &dane.MXSet{Err: d.mxTrouble}
+			q.mx = &dane.MXSet{Err: cmp.Or(d.troubles().mx, "the look-up failed")}
 		}
 	}
-	if q.stale(known) {
-		q.missing = append(q.missing, q.e.startMX(d))
+	if q.stale(known, &d.mx) {
+		q.await(q.e.startMX(d))
 	}
 }
 
@@ -282,8 +321,8 @@ func (q *query) seeHosts() {
 		if q.take(known) {
 			q.evidence.Hosts[i] = h.evidence
 		}
-		if q.stale(known) {
-			q.missing = append(q.missing, q.e.startHost(h))
+		if q.stale(known, h) {
+			q.await(q.e.startHost(h))
 		}
 		h.mu.Unlock()
 	}

@@ -17,60 +17,63 @@ const (
 	lookEvery    = time.Second      // is the resolver still believed, did the clock jump
 	refreshScan  = 30 * time.Second // which policies are due
 	refreshPace  = 20               // fetches a second at most (CCH-05)
-	clockJump    = time.Hour        // a jump worth telling (STS-097)
 	expediteOnce = 10 * time.Minute // a mismatch fetches the policy anew so often at most
 )
 
 // Run loads the store and keeps policies fresh until ctx ends; then it writes
-// what waits and returns when all flights have ended.
+// what waits and returns when all flights have ended. From then on questions are
+// answered from what is known.
 func (e *Engine) Run(ctx context.Context) error {
 	defer e.close()
 	var work sync.WaitGroup
 	work.Go(func() { e.load(ctx) })
 	work.Go(func() { e.refreshAll(ctx) })
+	work.Go(func() { e.writer.run(ctx) })
+	work.Go(func() { e.resolver.Ready(ctx); e.look() })
 	defer work.Wait()
-	look, write := time.NewTicker(lookEvery), time.NewTicker(writeEvery)
+	look := time.NewTicker(lookEvery)
 	defer look.Stop()
-	defer write.Stop()
 	clock := clockWatch{last: time.Now()}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-look.C:
+			e.look()
 			now := time.Now()
-			e.look(now)
 			if jump := clock.jumped(now); jump != 0 {
-				e.log.Warn("the clock jumped; policies that seem expired are fetched before they are given up", "by", jump.Round(time.Second))
+				e.clockSet(now, jump)
 			}
-		case <-write.C:
-			e.writer.flush(ctx)
 		}
 	}
 }
 
-// Loaded says that the store has been read.
-func (e *Engine) Loaded() bool { return !e.loading.Load() }
-
-func (e *Engine) close() {
-	e.end()
-	e.flights.Wait()
-	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
-	defer cancel()
-	e.writer.flush(ctx)
+// Loaded says that the store has been read, as far as it can be.
+func (e *Engine) Loaded() bool {
+	select {
+	case <-e.loaded:
+		return true
+	default:
+		return false
+	}
 }
 
-// clockWatch compares the wall clock with the monotonic one.
-type clockWatch struct{ last time.Time }
-
-func (c *clockWatch) jumped(now time.Time) time.Duration {
-	wall := now.Round(0).Sub(c.last.Round(0)) // Round(0) drops the monotonic reading
-	steady := now.Sub(c.last)
-	c.last = now
-	if jump := wall - steady; jump.Abs() > clockJump {
-		return jump
+// untilLoaded waits for that: what is deleted or replaced earlier would be loaded again.
+func (e *Engine) untilLoaded(ctx context.Context) error {
+	select {
+	case <-e.loaded:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return 0
+}
+
+func (e *Engine) close() {
+	e.endMu.Lock()
+	e.end()
+	e.endMu.Unlock()
+	e.flights.Wait()
+	e.writer.flush()
 }
 
 // refreshAfter is when a policy is fetched anew, counted from its last fetch:
@@ -92,77 +95,74 @@ func (e *Engine) refreshAll(ctx context.Context) {
 			return
 		case <-scan.C:
 		}
-		var nearest time.Time
+		now := time.Now()
+		var due []*domain
 		for _, d := range e.held.all() {
-			due, expires := e.due(d, time.Now())
-			if !expires.IsZero() && (nearest.IsZero() || expires.Before(nearest)) {
-				nearest = expires
-			}
-			if due {
-				if pace.Wait(ctx) != nil {
-					return
-				}
-				e.startRefresh(d)
+			if e.due(d, now) {
+				due = append(due, d)
 			}
 		}
-		e.metrics.nearestExpiry(nearest)
+		for _, d := range due {
+			if pace.Wait(ctx) != nil {
+				return
+			}
+			e.startRefresh(d)
+		}
 	}
 }
 
-// due reports whether a policy should be fetched now, and when an enforce policy
-// expires. An expired policy is let go.
-func (e *Engine) due(d *domain, now time.Time) (due bool, expires time.Time) {
+// due reports whether a policy should be fetched now. An expired policy is let
+// go, and so is one whose domain was evicted, which only those can be that demand nothing.
+func (e *Engine) due(d *domain, now time.Time) bool {
+	evicted := e.domains.GetString(d.key) != d
 	d.mu.Lock()
 	p := d.policy
-	valid := p.valid(now)
-	if valid && p.policy.Mode == mtasts.ModeEnforce {
-		expires = p.expires()
-	}
-	asked := time.Unix(int64(d.asked.Load())*60, 0)
-	due = valid && !now.Before(p.refreshAt) && now.Sub(asked) < refreshUnasked && d.sts.flight == nil
+	valid, enforced := p.valid(now), p.enforced(now)
+	due := valid && !now.Before(p.refreshAt) && now.Sub(asked(d)) < refreshUnasked && d.sts.flight == nil
 	if !valid && p != nil {
 		p.kept = false
 	}
 	d.mu.Unlock()
-	if !valid {
+	switch {
+	case !valid || evicted && !enforced:
 		e.held.remove(d)
+		return false
+	case evicted:
+		e.anchor(d)
 	}
-	return due, expires
+	return due
 }
 
 // startRefresh fetches a held policy anew under the id of its record, or under the
-// id held where the record cannot be seen.
+// id held where the record cannot be seen; nil after the engine has ended.
 func (e *Engine) startRefresh(d *domain) *flight {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.sts.flight != nil {
-		return d.sts.flight
+	if d.sts.flight == nil {
+		d.sts.flight = e.launch(dnsTimeout+fetchTimeout, func(ctx context.Context, f *flight) {
+			outcome, ttl := e.refresh(ctx, d, f)
+			d.endSTS(f, outcome, ttl)
+		})
 	}
-	state := d.sts
-	d.sts.flight = e.launch(dnsTimeout+fetchTimeout, func(ctx context.Context) {
-		id := ""
-		dnsContext, cancel := context.WithTimeout(ctx, dnsTimeout)
-		if found, err := mtasts.Discover(dnsContext, e.resolver, d.key); err == nil && found.Found {
-			id = found.Record.ID
-			state = stsState{outcome: stsFound, until: time.Now().Add(clamp(found.TTL, recordLeast, recordMost)).UnixNano()}
-		}
-		cancel()
-		if id == "" {
-			d.mu.Lock()
-			if d.policy != nil {
-				id = d.policy.id
-			}
-			d.mu.Unlock()
-		}
-		if e.obtain(ctx, d, id) {
-			d.answer.Store(nil) // decided anew at the next question
-		}
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		state.flight = nil
-		d.sts = state
-	})
 	return d.sts.flight
+}
+
+func (e *Engine) refresh(ctx context.Context, d *domain, f *flight) (stsOutcome, time.Duration) {
+	if e.refreshes.Acquire(ctx, 1) != nil {
+		return stsFailed, unanswered
+	}
+	defer e.refreshes.Release(1)
+	id, outcome, ttl := e.lookRecord(ctx, d)
+	d.mu.Lock()
+	if id == "" && d.policy.valid(time.Now()) {
+		id = d.policy.id
+	}
+	d.mu.Unlock()
+	if id == "" {
+		return outcome, ttl // STS-029: the first discovery always needs a record
+	}
+	e.obtain(ctx, d, f, id)
+	return outcome, ttl
 }
 
 // expedite fetches a policy anew that names none of the destination's hosts
@@ -181,41 +181,48 @@ func (e *Engine) expedite(d *domain, now time.Time) {
 // alarm about port 443, not a thousand about policy hosts.
 type outbound struct {
 	mu      sync.Mutex
-	domains map[string]struct{} // failed since the last success
+	domains map[string]struct{} // failed since the last success, up to blockedAfter
 	alarmed bool
 }
 
 // blockedAfter so many different domains have failed in a row.
 const blockedAfter = 5
 
-func (o *outbound) failed(e *Engine, domain string, err error) {
+// failed takes note of a failed fetch, and reports whether the alarm stands.
+func (o *outbound) failed(e *Engine, domain string, err error) (blocked bool) {
 	var f *mtasts.FetchError
 	switch {
 	case errors.As(err, &f) && (f.StatusCode != 0 || f.Kind != mtasts.FetchFailed):
-		o.succeeded() // something answered on port 443
-		return
+		o.succeeded(e) // something answered on port 443
+		return false
 	case errors.Is(err, mtasts.ErrNoAddress), errors.Is(err, mtasts.ErrUnanswered), errors.Is(err, mtasts.ErrRefused),
 		errors.Is(err, mtasts.ErrCannotHavePolicy), errors.Is(err, context.Canceled):
-		return // no connection was tried
+		return false // no connection was tried
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.alarmed {
+		return true
+	}
 	if o.domains == nil {
 		o.domains = map[string]struct{}{}
 	}
-	if o.domains[domain] = struct{}{}; len(o.domains) >= blockedAfter && !o.alarmed {
-		o.alarmed = true
-		e.metrics.outboundBlocked.Set(1)
-		e.log.Error("all policy fetches fail: is port 443 outward blocked?", "domains", len(o.domains), "last", domain, "error", err)
+	if o.domains[domain] = struct{}{}; len(o.domains) < blockedAfter {
+		return false
 	}
-	if len(o.domains) > 1000 {
-		clear(o.domains)
-	}
+	o.alarmed = true
+	e.metrics.outboundBlocked.Set(1)
+	e.log.Error("all policy fetches fail: is port 443 outward blocked?", "domains", len(o.domains), "last", domain, "error", err)
+	return true
 }
 
-func (o *outbound) succeeded() {
+func (o *outbound) succeeded(e *Engine) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	clear(o.domains)
-	o.alarmed = false
+	if o.alarmed {
+		o.alarmed = false
+		e.metrics.outboundBlocked.Set(0)
+		e.log.Info("policies can be fetched again")
+	}
 }

@@ -113,9 +113,8 @@ func (p Postfix) capability(k mapKind) Capability {
 type plan struct {
 	Settings
 	Postfix
-	// suspended: no resolver that may be believed validates; why for people.
+	// suspended: no resolver that may be believed validates.
 	suspended bool
-	why       string
 	// relaxSTS, relaxDANE: first-run safety is in force.
 	relaxSTS, relaxDANE bool
 }
