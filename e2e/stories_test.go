@@ -27,7 +27,9 @@ func TestMain(m *testing.M) { os.Exit(run(m)) }
 func run(m *testing.M) int {
 	flag.Parse()
 	if !lab.Inside() {
-		if err := prepare(); err != nil {
+		cleanup, err := lab.Prepare()
+		defer cleanup()
+		if err != nil {
 			fmt.Fprintln(os.Stderr, "e2e:", err)
 			return 2
 		}
@@ -46,27 +48,6 @@ func run(m *testing.M) int {
 		return 2
 	}
 	return m.Run()
-}
-
-// prepare finds the roots and builds postseal, outside, where the module cache is.
-func prepare() error {
-	if os.Getenv(lab.RootsVariable) == "" {
-		roots, err := filepath.Abs("../.roots")
-		if err != nil {
-			return err
-		}
-		if err := os.Setenv(lab.RootsVariable, roots); err != nil {
-			return err
-		}
-	}
-	if os.Getenv(lab.BinaryVariable) != "" {
-		return nil
-	}
-	binary := filepath.Join(os.TempDir(), fmt.Sprintf("postseal-e2e-%d", os.Getuid()))
-	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/postseal").CombinedOutput(); err != nil {
-		return fmt.Errorf("building postseal: %w: %s", err, out)
-	}
-	return os.Setenv(lab.BinaryVariable, binary)
 }
 
 // missing says what keeps the stories from being told, or "".

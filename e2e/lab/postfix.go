@@ -20,7 +20,8 @@ import (
 // Postfix is a private instance: configuration, queue and log in one directory of its world.
 type Postfix struct {
 	Installation
-	Log Maillog
+	Name string // syslog_name and directory
+	Log  Maillog
 
 	world *World
 	dir   string
@@ -85,7 +86,7 @@ postlog unix-dgram n - n - 1 postlogd
 // NewPostfix configures an instance; listen is the HOST:PORT of its smtpd, main the parameters that differ from the
 // laboratory's, where "LAB" stands for the world's directory. It does not start it.
 func (w *World) NewPostfix(in Installation, name, listen, main string) (*Postfix, error) {
-	p := &Postfix{Installation: in, world: w, dir: filepath.Join(w.Dir, name)}
+	p := &Postfix{Installation: in, Name: name, world: w, dir: filepath.Join(w.Dir, name)}
 	p.Log = Maillog{filepath.Join(p.dir, "maillog")}
 	if err := p.makeDirectories(); err != nil {
 		return nil, fmt.Errorf("postfix %s: %w", name, err)
