@@ -78,7 +78,7 @@ func checkCAFile(s *Snapshot, sv *Service, _ Wanted) (string, string, bool) {
 func checkChroot(s *Snapshot, sv *Service, _ Wanted) (string, string, bool) {
 	t := sv.ours()
 	path, unix := strings.CutPrefix(t.endpoint, "unix:")
-	if !unix || t.proxied || !sv.Chroot || !filepath.IsAbs(path) {
+	if !unix || t.proxied || !sv.Chroot || !filepath.IsAbs(path) || slices.Contains(s.endpoints, "unix:"+filepath.Join(s.QueueDirectory, path)) {
 		return "", "", false
 	}
 	cure := "proxy:socketmap:unix:" + path + ":" + t.mapName
@@ -93,11 +93,11 @@ func checkChroot(s *Snapshot, sv *Service, _ Wanted) (string, string, bool) {
 func checkProxy(s *Snapshot, sv *Service, _ Wanted) (string, string, bool) {
 	t := sv.ours()
 	list := s.Main["proxy_read_maps"]
-	if !t.proxied || list == "" || slices.Contains(splitBraced(list), t.text) {
+	if !t.proxied || list == "" || slices.Contains(splitBraced(list), t.outer) {
 		return "", "", false
 	}
-	return fmt.Sprintf("%s is not in proxy_read_maps: proxymap(8) refuses it, all mail is deferred", t.text),
-		s.set(sv, setting{"smtp_tls_policy_maps", strings.TrimPrefix(t.text, "proxy:")}), true
+	return fmt.Sprintf("%s is not in proxy_read_maps: proxymap(8) refuses it, all mail is deferred", t.outer),
+		"name it in smtp_tls_policy_maps of main.cf, which proxy_read_maps includes, or ask over inet: without proxy:", true
 }
 
 func checkTableType(s *Snapshot, _ *Service, _ Wanted) (string, string, bool) {
@@ -184,7 +184,7 @@ func checkFloor(_ *Snapshot, sv *Service, w Wanted) (string, string, bool) {
 }
 
 func checkRoots(s *Snapshot, sv *Service, w Wanted) (string, string, bool) {
-	if !w.STS || sv.hasRoots() {
+	if !w.STS || sv.hasRoots() || !slices.Contains(s.demanded(), sv) {
 		return "", "", false
 	}
 	text := fmt.Sprintf("%s and %s are empty: Postfix trusts no CA, every secure (MTA-STS) destination would be deferred as \"untrusted issuer\"",
@@ -198,7 +198,7 @@ func checkRoots(s *Snapshot, sv *Service, w Wanted) (string, string, bool) {
 func checkCAFolder(s *Snapshot, sv *Service, w Wanted) (string, string, bool) {
 	dir := s.caFolder(sv)
 	why := s.files[dir]
-	if !w.STS || dir == "" || why == "" || sv.Param("smtp_tls_CAfile") != "" || sv.Param("smtp_tls_trust_anchor_file") != "" {
+	if !w.STS || !slices.Contains(s.demanded(), sv) || dir == "" || why == "" || sv.Param("smtp_tls_CAfile") != "" || sv.Param("smtp_tls_trust_anchor_file") != "" {
 		return "", "", false
 	}
 	return fmt.Sprintf("%s is %s for this service, which %s: every secure (MTA-STS) destination would be deferred as \"untrusted issuer\"",
@@ -207,14 +207,14 @@ func checkCAFolder(s *Snapshot, sv *Service, w Wanted) (string, string, bool) {
 
 func checkDANE(s *Snapshot, sv *Service, w Wanted) (string, string, bool) {
 	obstacles := sv.daneObstacles()
-	if !w.DANE || len(obstacles) == 0 {
+	if !w.DANE || len(obstacles) == 0 || !slices.Contains(s.demanded(), sv) {
 		return "", "", false
 	}
 	var now []string
 	for _, o := range obstacles {
-		now = append(now, sv.name(o.param)+" = "+sv.Param(o.param))
+		now = append(now, sv.shows(o.param))
 	}
-	return strings.TrimSpace(strings.Join(now, ", ")) + ": Postfix cannot do DANE, dane is may and dane-only would be deferred", s.set(sv, obstacles...), true
+	return strings.Join(now, ", ") + ": Postfix cannot do DANE, dane is may and dane-only would be deferred", s.set(sv, obstacles...), true
 }
 
 // ours is the entry that leads to us.

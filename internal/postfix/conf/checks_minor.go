@@ -78,7 +78,7 @@ func checkStrongLevel(s *Snapshot, sv *Service, w Wanted) (string, string, bool)
 		return "", "", false
 	}
 	return fmt.Sprintf("%s = %s for all destinations: mail to those without a matching offer of TLS stays in the queue", sv.name("smtp_tls_security_level"), level),
-		s.set(sv, setting{"smtp_tls_security_level", s.opportunistic(sv)}), true
+		"if that is not meant: " + s.set(sv, setting{"smtp_tls_security_level", s.opportunistic(sv)}), true
 }
 
 func checkFallback(_ *Snapshot, sv *Service, _ Wanted) (string, string, bool) {
@@ -128,9 +128,8 @@ func checkAskedLater(s *Snapshot, sv *Service, _ Wanted) (string, string, bool) 
 	if len(before) == 0 {
 		return "", "", false
 	}
-	first := strings.Join(append(before, sv.Map), ", ")
 	return fmt.Sprintf("%s is asked before postseal: its keys override every answer", strings.Join(before, ", ")),
-		s.set(sv, setting{"smtp_tls_policy_maps", strings.Join(append([]string{sv.Map}, before...), ", ")}) + " (or keep them first: " + first + ")", true
+		s.set(sv, setting{"smtp_tls_policy_maps", strings.Join(append([]string{sv.Map}, before...), ", ")}), true
 }
 
 func checkLog(s *Snapshot, sv *Service, _ Wanted) (string, string, bool) {

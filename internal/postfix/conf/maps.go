@@ -9,7 +9,8 @@ import (
 
 // table is one entry of a list of lookup tables: TYPE:NAME.
 type table struct {
-	text    string // as it stands in the list
+	text    string // as it stands in the list, or inside of a pipemap
+	outer   string // as it stands in the list
 	proxied bool   // asked through proxymap(8), which is not chrooted
 	// endpoint is a socketmap's: "inet:host:port" or "unix:path"; mapName what
 	// stands behind its last colon.
@@ -28,7 +29,7 @@ func tables(value string) []table {
 }
 
 func parseTable(text string) []table {
-	t := table{text: text}
+	t := table{text: text, outer: strings.TrimPrefix(text, "debug:")}
 	rest := text
 	for {
 		kind, after, _ := strings.Cut(rest, ":")
@@ -47,7 +48,11 @@ func parseTable(text string) []table {
 		}
 	case "pipemap", "unionmap":
 		if inner, ok := strings.CutPrefix(rest, "{"); ok {
-			return tables(strings.TrimSuffix(inner, "}"))
+			found := tables(strings.TrimSuffix(inner, "}"))
+			for i := range found {
+				found[i].outer, found[i].proxied = t.outer, found[i].proxied || t.proxied
+			}
+			return found
 		}
 	}
 	return []table{t}
@@ -82,7 +87,7 @@ func splitBraced(value string) []string {
 func (sv *Service) findOurs(endpoints []string, queueDirectory string) {
 	for _, t := range tables(sv.Param("smtp_tls_policy_maps")) {
 		for _, ours := range endpoints {
-			if t.kind == "socketmap" && leadsTo(t.endpoint, ours, queueDirectory) {
+			if t.kind == "socketmap" && sv.leadsTo(t, ours, queueDirectory) {
 				sv.UsesOurMap, sv.MapName, sv.Map = true, t.mapName, t.text
 				return
 			}
@@ -91,8 +96,8 @@ func (sv *Service) findOurs(endpoints []string, queueDirectory string) {
 }
 
 // leadsTo tells whether what a table names is, or is meant to be, our socket.
-func leadsTo(named, ours, queueDirectory string) bool {
-	kind, where, _ := strings.Cut(named, ":")
+func (sv *Service) leadsTo(t table, ours, queueDirectory string) bool {
+	kind, where, _ := strings.Cut(t.endpoint, ":")
 	ourKind, ourWhere, _ := strings.Cut(ours, ":")
 	if kind != ourKind {
 		return false
@@ -104,7 +109,7 @@ func leadsTo(named, ours, queueDirectory string) bool {
 		// Every Postfix daemon works in queue_directory. An absolute path in a
 		// chroot leads below it: T20 says so, but it is ours that was meant.
 		ourWhere = filepath.Clean(ourWhere)
-		return absolute(where, queueDirectory) == ourWhere || filepath.Join(queueDirectory, where) == ourWhere
+		return absolute(where, queueDirectory) == ourWhere || sv.Chroot && filepath.Join(queueDirectory, where) == ourWhere
 	}
 	return false
 }

@@ -76,12 +76,12 @@ func merge(found []Problem, p Problem) []Problem {
 }
 
 // set is the postconf command that gives parameters these values for a service:
-// in main.cf, or in master.cf where the service has an -o of its own.
+// in main.cf, or in master.cf where an -o of the service makes it differ.
 func (s *Snapshot) set(sv *Service, settings ...setting) string {
 	var main, own []string
 	for _, st := range settings {
 		name := sv.name(st.param)
-		if _, there := sv.Overrides[name]; there {
+		if _, there := sv.Overrides[name]; there || sv.Params[name] != s.Main[name] {
 			own = append(own, quote(sv.ID()+"/"+name+" = "+st.value))
 		} else {
 			main = append(main, quote(name+" = "+st.value))

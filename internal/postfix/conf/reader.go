@@ -130,7 +130,7 @@ func (r *Reader) snapshot(ctx context.Context, p place) (*Snapshot, error) {
 	if main["mail_version"] == "" {
 		return nil, fmt.Errorf("%w: postconf told no mail_version", ErrUnreadable)
 	}
-	s := &Snapshot{ConfigDir: p.dir, QueueDirectory: main["queue_directory"], DaemonDirectory: main["daemon_directory"], Main: main, ReadAt: time.Now()}
+	s := &Snapshot{ConfigDir: p.dir, QueueDirectory: main["queue_directory"], DaemonDirectory: main["daemon_directory"], Main: main, ReadAt: time.Now(), endpoints: r.Endpoints}
 	// A version in a form of its own stays unknown: nothing is assumed of it.
 	s.Version, _ = tlspolicy.ParseVersion(main["mail_version"])
 	fields, err := p.run(ctx, "-c", p.dir, "-F")

@@ -1,7 +1,6 @@
 package conf
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +12,7 @@ import (
 
 // Limits of what postconf is asked and may answer.
 const (
-	commandDeadline = 5 * time.Second  // one postconf; the stock ones take 10 ms
+	commandDeadline = 5 * time.Second  // one postconf: 10 ms, or 2 s while main.cf is younger than that
 	readDeadline    = 30 * time.Second // a whole Snapshot
 	killDelay       = time.Second      // after it, pipes of a killed postconf are closed
 	maxOutput       = 1 << 20          // bytes of one answer; all of main.cf is about 60 kB
@@ -45,23 +44,25 @@ func (p place) run(ctx context.Context, args ...string) (string, error) {
 	case stdout.over || stderr.over:
 		return "", fmt.Errorf("%w: postconf answered more than %d bytes", ErrUnreadable, maxOutput)
 	case err != nil:
-		said := stderr.Bytes()
+		said := stderr.kept
 		return "", fmt.Errorf("%w: postconf: %w: %q", ErrUnreadable, err, said[max(0, len(said)-maxComplaint):])
 	}
-	return stdout.String(), nil
+	return string(stdout.kept), nil
 }
 
-// bounded keeps the first bytes and remembers that there were more.
+// bounded keeps the first bytes and remembers that there were more. It has no
+// ReadFrom, by which io.Copy would get round the bound.
 type bounded struct {
-	bytes.Buffer
+	kept []byte
 	most int
 	over bool
 }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > b.most {
+	if len(b.kept)+len(p) > b.most {
 		b.over = true
 		return len(p), nil // the program goes on; its answer no longer counts
 	}
-	return b.Buffer.Write(p)
+	b.kept = append(b.kept, p...)
+	return len(p), nil
 }

@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ type Snapshot struct {
 	Services []*Service
 	ReadAt   time.Time
 
+	endpoints  []string          // ours
 	tableTypes []string          // postconf -m
 	files      map[string]string // of CA files and folders that cannot be used: why
 	bundle     string            // the system's CA bundle
@@ -52,6 +54,14 @@ func (sv *Service) name(param string) string {
 
 // Param is the effective value of a parameter, given by its smtp_ name.
 func (sv *Service) Param(param string) string { return sv.Params[sv.name(param)] }
+
+// shows tells a parameter and its value to people.
+func (sv *Service) shows(param string) string {
+	if value := sv.Param(param); value != "" {
+		return sv.name(param) + " = " + value
+	}
+	return sv.name(param) + " is empty"
+}
 
 // yes tells a boolean parameter; only "yes" counts, as in Postfix.
 func (sv *Service) yes(param string) bool { return strings.EqualFold(sv.Param(param), "yes") }
@@ -131,10 +141,22 @@ func (s *Snapshot) Level() (tlspolicy.Level, bool) {
 	return strongest, known
 }
 
+// demanded are the services whose abilities bound the answers: those of smtp(8)
+// that ask us, without any those of lmtp(8). What an lmtp(8) beside them lacks
+// must not weaken what smtp(8) is told.
+func (s *Snapshot) demanded() []*Service {
+	ours := s.Ours()
+	smtp := slices.DeleteFunc(slices.Clone(ours), func(sv *Service) bool { return sv.Command != "smtp" })
+	if len(smtp) > 0 {
+		return smtp
+	}
+	return ours
+}
+
 // HasRoots: every service that asks us has trust anchors configured, so that it
 // can obey `secure`. True where none asks.
 func (s *Snapshot) HasRoots() bool {
-	for _, sv := range s.Ours() {
+	for _, sv := range s.demanded() {
 		if !sv.hasRoots() {
 			return false
 		}
@@ -145,7 +167,7 @@ func (s *Snapshot) HasRoots() bool {
 // DANEAble: every service that asks us can do DANE, so that it can obey
 // `dane-only`. True where none asks.
 func (s *Snapshot) DANEAble() bool {
-	for _, sv := range s.Ours() {
+	for _, sv := range s.demanded() {
 		if len(sv.daneObstacles()) > 0 {
 			return false
 		}
@@ -157,7 +179,7 @@ func (s *Snapshot) DANEAble() bool {
 // smtp_tls_enforce_sts_mx_patterns = no. Whether the version has it at all is
 // for Version.NarrowsMX to say.
 func (s *Snapshot) EnforcesSTSPatterns() bool {
-	for _, sv := range s.Ours() {
+	for _, sv := range s.demanded() {
 		if strings.EqualFold(sv.Param("smtp_tls_enforce_sts_mx_patterns"), "no") {
 			return false
 		}

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -30,31 +30,32 @@ func (r *Reader) Watch(ctx context.Context, onChange func(*Snapshot, error)) err
 	var s *Snapshot
 	retry := pollInterval
 	for {
+		// The files are looked at before they are read: what changes meanwhile
+		// is then seen as a change by the next look.
+		p, _ := r.locate(ctx)
+		before := identities(r.watched(p, s))
 		now, p, err := r.read(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err == nil {
-			s, retry = now, pollInterval
-		}
-		// The fingerprint is taken after reading: of what was changed meanwhile
-		// the next look may find only the later half, so it is read once more.
-		seen := r.fingerprint(p, s)
-		onChange(now, err)
 		var again <-chan time.Time
-		if err != nil && !errors.Is(err, ErrNoPostfix) {
-			timer := time.NewTimer(retry)
-			defer timer.Stop()
-			again, retry = timer.C, min(2*retry, maxRetryInterval)
+		switch {
+		case err == nil:
+			s, retry = now, pollInterval
+		case !errors.Is(err, ErrNoPostfix):
+			again, retry = time.After(retry), min(2*retry, maxRetryInterval)
 		}
-		if err := r.untilChanged(ctx, wake, tick.C, again, p, s, seen); err != nil {
+		seen := identities(r.watched(p, s))
+		maps.Copy(seen, before)
+		onChange(now, err)
+		if err := untilChanged(ctx, wake, tick.C, again, seen); err != nil {
 			return err
 		}
 	}
 }
 
 // untilChanged returns nil when it is time to read again.
-func (r *Reader) untilChanged(ctx context.Context, wake <-chan struct{}, tick, again <-chan time.Time, p place, s *Snapshot, seen string) error {
+func untilChanged(ctx context.Context, wake <-chan struct{}, tick, again <-chan time.Time, seen map[string]string) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -64,7 +65,7 @@ func (r *Reader) untilChanged(ctx context.Context, wake <-chan struct{}, tick, a
 		case <-again:
 			return nil
 		case <-tick:
-			if r.fingerprint(p, s) != seen {
+			if !maps.Equal(seen, identities(slices.Collect(maps.Keys(seen)))) {
 				return nil
 			}
 		}
@@ -88,9 +89,8 @@ func (r *Reader) waker() chan struct{} {
 	return r.wake
 }
 
-// fingerprint tells the watched files apart from what they were: identity, size
-// and times of change.
-func (r *Reader) fingerprint(p place, s *Snapshot) string {
+// watched are the files that decide what Read finds.
+func (r *Reader) watched(p place, s *Snapshot) []string {
 	files := r.candidates()
 	if p.dir != "" {
 		files = append(files, filepath.Join(p.dir, "main.cf"), filepath.Join(p.dir, "master.cf"))
@@ -103,12 +103,16 @@ func (r *Reader) fingerprint(p place, s *Snapshot) string {
 			}
 		}
 	}
-	slices.Sort(files)
-	var b strings.Builder
-	for _, file := range slices.Compact(files) {
-		fmt.Fprintf(&b, "%s %s\n", file, identity(file))
+	return files
+}
+
+// identities tell files apart from what they were, by inode, size and time.
+func identities(files []string) map[string]string {
+	ids := make(map[string]string, len(files))
+	for _, file := range files {
+		ids[file] = identity(file)
 	}
-	return b.String()
+	return ids
 }
 
 func identity(path string) string {
