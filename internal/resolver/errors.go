@@ -81,6 +81,9 @@ func (e *Error) Unwrap() error { return e.Cause }
 type rcodeError int
 
 func (e rcodeError) Error() string {
+	if e == dns.RcodeBadVers {
+		return "answered BADVERS" // the library says BADSIG, TSIG's meaning of 16
+	}
 	if s, ok := dns.RcodeToString[int(e)]; ok {
 		return "answered " + s
 	}

@@ -92,7 +92,8 @@ func octet(s string) (c byte, n int, err error) {
 
 // readName reads the name at off and gives it as Answers have it: lower case, no
 // trailing dot, "." for the root. Octets that are special or not printable stay
-// escaped, so that no name can pass for two, or for a line of a log.
+// escaped, so that no name can pass for two, or for a line of a log; there is no
+// white space.
 func readName(msg []byte, off int) (name string, next int, err error) {
 	name, next, err = dns.UnpackDomainName(msg, off)
 	if err != nil {
@@ -100,6 +101,9 @@ func readName(msg []byte, off int) (name string, next int, err error) {
 	}
 	if name != "." {
 		name = name[:len(name)-1] // the last dot is never an escaped one
+	}
+	if strings.IndexByte(name, ' ') >= 0 {
+		name = strings.ReplaceAll(name, `\ `, `\032`) // each space comes with its backslash
 	}
 	return strings.ToLower(name), next, nil
 }
