@@ -43,7 +43,7 @@ type daemon struct {
 	sockets   *sockets
 	postfix   *postfixWatch
 
-	reloading sync.Mutex
+	reloading sync.Mutex      // held while sockets are opened and closed
 	serving   context.Context // ends when the drain begins
 }
 
@@ -151,7 +151,6 @@ func engineSettings(c *Config) policy.Settings {
 
 // run serves until ctx ends and Postfix's connections are drained.
 func (d *daemon) run(ctx context.Context) error {
-	d.serving = ctx
 	life, end := context.WithCancel(context.WithoutCancel(ctx)) // of what answers need
 	var work sync.WaitGroup
 	defer func() {
@@ -165,7 +164,9 @@ func (d *daemon) run(ctx context.Context) error {
 	d.postfix.read(life)
 	work.Go(func() { d.tell("engine", d.engine.Run(life)) })
 	work.Go(func() { d.postfix.run(life) })
+	d.reloading.Lock()
 	err := d.listen(ctx, d.config())
+	d.reloading.Unlock()
 	if err == nil {
 		d.notify(systemd.Ready, systemd.Status("answering Postfix"))
 		d.log.Info("ready", "version", buildVersion(), "config", d.config().Path, "main.cf", "smtp_tls_policy_maps = "+d.mapLine())

@@ -72,6 +72,7 @@ func serve(opts *globalOptions, logger *slog.Logger) error {
 	}
 	serving, drain := context.WithCancel(life)
 	defer drain()
+	d.serving = serving
 	var watchers sync.WaitGroup
 	defer watchers.Wait()
 	defer end()
