@@ -80,8 +80,7 @@ func (e *Engine) fetchFailed(d *domain, f *flight, id string, err error, blocked
 // once must survive kill -9. It reports false for a domain that the operator
 // made the engine forget meanwhile.
 func (e *Engine) adopt(d *domain, f *flight, id string, got mtasts.Fetched) bool {
-	e.writer.order.RLock()
-	defer e.writer.order.RUnlock()
+	defer e.writer.order.share()()
 	// Without the monotonic reading: max_age is counted by the wall clock.
 	now := time.Now().Round(0)
 	next := &policyState{have: true, policy: got.Policy, body: got.Body, id: id, fetched: now, checked: now, attempted: now, notes: noteTexts(got.Notes)}
@@ -173,8 +172,7 @@ func asked(d *domain) time.Time { return time.Unix(int64(d.asked.Load())*60, 0) 
 // readThrough fetches one policy from the store while the whole is still being
 // loaded, or could not be, so that no question is answered without it.
 func (e *Engine) readThrough(ctx context.Context, d *domain) {
-	e.writer.order.RLock()
-	defer e.writer.order.RUnlock()
+	defer e.writer.order.share()()
 	if !e.unread.Load() {
 		return
 	}

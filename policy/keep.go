@@ -141,11 +141,11 @@ func (e *Engine) load(ctx context.Context) {
 			e.log.Error("the store cannot be read to its end; what is missing is read, or fetched, when it is asked for", "error", err)
 			return
 		}
-		e.writer.order.RLock()
+		release := e.writer.order.share()
 		if e.restore(r) {
 			n++
 		}
-		e.writer.order.RUnlock()
+		release()
 	}
 	e.unread.Store(false)
 	for r, err := range e.store.All(ctx, kindClass) {

@@ -157,8 +157,11 @@ func (e *Engine) Flush(ctx context.Context, name string) error {
 	if d == nil && !e.unread.Load() {
 		return fmt.Errorf("%w: %s", ErrNotHeld, k.Name)
 	}
-	e.writer.order.Lock()
-	defer e.writer.order.Unlock()
+	release, err := e.writer.order.alone(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	for _, kind := range []cache.Kind{kindPolicy, kindClass} {
@@ -210,8 +213,11 @@ func (e *Engine) Import(ctx context.Context, all []HeldPolicy) (int, error) {
 }
 
 func (e *Engine) importBatch(ctx context.Context, records []cache.Record, now time.Time) (int, error) {
-	e.writer.order.Lock()
-	defer e.writer.order.Unlock()
+	release, err := e.writer.order.alone(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer release()
 	var wanted []cache.Record
 	for _, r := range records {
 		if p, _, err := readPolicyRecord(r, now); err == nil && p.valid(now) && !e.holdsNewer(r.Key, p, now) {

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/postseal/postseal/cache"
 )
 
@@ -19,10 +21,29 @@ type writer struct {
 	waiting map[*domain]struct{}
 	states  map[string]struct{} // of first-run safety
 	failing atomic.Bool
-	// order is held from looking at memory until the store has what was seen,
-	// and alone by who forgets or replaces records: otherwise a write under way
-	// would bring back what the operator had just deleted.
-	order sync.RWMutex
+	order   order
+}
+
+// order is shared from looking at memory until the store has what was seen, and
+// taken alone by who forgets or replaces records: otherwise a write under way
+// would bring back what the operator had just deleted.
+type order struct{ *semaphore.Weighted }
+
+const orderAll = 1 << 30
+
+func newOrder() order { return order{semaphore.NewWeighted(orderAll)} }
+
+// share cannot fail: who holds the order waits for the store storeTimeout at most.
+func (o order) share() (release func()) {
+	_ = o.Acquire(context.Background(), 1)
+	return func() { o.Release(1) }
+}
+
+func (o order) alone(ctx context.Context) (release func(), err error) {
+	if err := o.Acquire(ctx, orderAll); err != nil {
+		return nil, err
+	}
+	return func() { o.Release(orderAll) }, nil
 }
 
 // Batches of book-keeping.
@@ -33,7 +54,7 @@ const (
 )
 
 func (w *writer) init(e *Engine) {
-	w.e, w.waiting, w.states = e, map[*domain]struct{}{}, map[string]struct{}{}
+	w.e, w.waiting, w.states, w.order = e, map[*domain]struct{}{}, map[string]struct{}{}, newOrder()
 }
 
 // run writes what waits until ctx ends. A disk that hangs stops nothing else.
@@ -97,8 +118,7 @@ func (w *writer) flush() {
 }
 
 func (w *writer) write(batch []*domain, states []string) error {
-	w.order.RLock()
-	defer w.order.RUnlock()
+	defer w.order.share()()
 	var records []cache.Record
 	for _, name := range states {
 		records = append(records, cache.Record{Kind: kindState, Key: name, Value: []byte(`{"v":1}`)})
