@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -103,7 +104,7 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-// watched is what Watch told.
+// told is what Watch told.
 type told struct {
 	s   *Snapshot
 	err error
@@ -113,12 +114,21 @@ type told struct {
 // returns what was told meanwhile.
 func watch(t *testing.T, r *Reader) (wait func(time.Duration) []told, stop func() error) {
 	ctx, cancel := context.WithCancel(t.Context())
+	var mu sync.Mutex
 	var all []told
 	done := make(chan error, 1)
-	go func() { done <- r.Watch(ctx, func(s *Snapshot, err error) { all = append(all, told{s, err}) }) }()
+	go func() {
+		done <- r.Watch(ctx, func(s *Snapshot, err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, told{s, err})
+		})
+	}()
 	wait = func(d time.Duration) []told {
 		time.Sleep(d)
 		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
 		since := all
 		all = nil
 		return since

@@ -31,9 +31,9 @@ type attribute struct {
 
 var (
 	always = Version{Known: true}
-	v3_4   = Version{Major: 3, Minor: 4, Known: true, short: true}
-	v3_9   = Version{Major: 3, Minor: 9, Known: true, short: true}
-	v3_10  = Version{Major: 3, Minor: 10, Known: true, short: true}
+	v3_4   = Version{Major: 3, Minor: 4, Known: true}
+	v3_9   = Version{Major: 3, Minor: 9, Known: true}
+	v3_10  = Version{Major: 3, Minor: 10, Known: true}
 )
 
 // attributes in the order of tls_policy_lookup_one; match stands at matchIndex.

@@ -96,7 +96,7 @@ func (l Line) validateAttr(a Attr, v Version) (int, error) {
 	}
 	at := &attributes[i]
 	if !v.atLeast(at.since.Major, at.since.Minor, 0) {
-		return i, tooNew(a.Name+"=", at.since.String(), v, "leave it out")
+		return i, tooNew(a.Name+"=", at.since.branch(), v, "leave it out")
 	}
 	if at.levels != nil && !at.levels(l.Level) {
 		return i, refuse(a.Name+"=", "is not allowed at level "+l.Level.String(), "use secure, or drop it")

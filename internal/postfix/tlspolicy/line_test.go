@@ -71,13 +71,24 @@ func drawLine(t *rapid.T) tlspolicy.Line {
 	if rapid.Bool().Draw(t, "sts") {
 		line.Attrs = append(line.Attrs, tlspolicy.Attr{Name: "policy_type", Value: "sts"})
 	}
-	for range rapid.IntRange(0, 4).Draw(t, "n") {
+	line.Attrs = append(line.Attrs, rapid.SliceOfN(rapid.SampledFrom(sound), 0, 3).Draw(t, "sound")...)
+	for range rapid.IntRange(0, 2).Draw(t, "n") {
 		line.Attrs = append(line.Attrs, tlspolicy.Attr{
 			Name:  rapid.SampledFrom(names).Draw(t, "name"),
 			Value: rapid.OneOf(rapid.SampledFrom(values), rapid.StringMatching(`[ -~]{0,6}`), rapid.String()).Draw(t, "value"),
 		})
 	}
 	return line
+}
+
+// sound are attributes with nothing wrong in themselves.
+var sound = []tlspolicy.Attr{
+	{Name: "match", Value: ".example.net:mail.example.com"}, {Name: "match", Value: "hostname"}, {Name: "match", Value: "ab:cd|EF"},
+	{Name: "servername", Value: "hostname"}, {Name: "protocols", Value: ">=TLSv1.2"}, {Name: "protocols", Value: "!SSLv2, !SSLv3"},
+	{Name: "ciphers", Value: "high"}, {Name: "exclude", Value: ""}, {Name: "exclude", Value: "aNULL, MD5"}, {Name: "tafile", Value: "/ta file.pem"},
+	{Name: "connection_reuse", Value: "no"}, {Name: "enable_rpk", Value: "Yes"}, {Name: "policy_ttl", Value: "86400"},
+	{Name: "policy_domain", Value: "example.com"}, {Name: "policy_string", Value: "version: STSv1"}, {Name: "policy_string", Value: ""},
+	{Name: "policy_string", Value: "a=b,c=d policy_type=sts"}, {Name: "mx_host_pattern", Value: "*.example.net"}, {Name: "policy_failure", Value: "sts-webpki-invalid"},
 }
 
 var (

@@ -13,29 +13,30 @@ import (
 // version understands.
 type Version struct {
 	Major, Minor, Patch int
-	// Suffix is what follows a hyphen. After two numbers it marks a snapshot or
-	// a release candidate ("20260821", "RC1"), which is older than the release
-	// X.Y.0 and may lack any of its features.
+	// Suffix marks a snapshot or a candidate of the release X.Y.0 ("20260821",
+	// "RC1"), which is older than it and may lack any of its features.
 	Suffix string
 	// Known is false for a version that nobody has told.
 	Known bool
-	// short: no patch level was written.
-	short bool
 }
 
 // oldest is the oldest supported version; it stands in for an unknown one.
 var oldest = Version{Major: 3, Minor: 7, Known: true}
 
-var versionForm = regexp.MustCompile(`^([0-9]{1,4})\.([0-9]{1,4})(?:\.([0-9]{1,4}))?(?:-([0-9A-Za-z._-]{1,32}))?$`)
+var versionForm = regexp.MustCompile(`^([0-9]{1,4})\.([0-9]{1,4})(?:\.([0-9]{1,4}))?(?:-([0-9A-Za-z.+~_-]{1,32}))?$`)
 
 // ParseVersion reads "3.10.13", "3.10" (the lowest patch level), and the
-// snapshots and candidates "3.12-20260821" and "3.11-RC1".
+// snapshots and candidates "3.12-20260821" and "3.11-RC1". What a distribution
+// adds to a whole version ("3.10.13-1") means nothing.
 func ParseVersion(text string) (Version, error) {
 	m := versionForm.FindStringSubmatch(strings.TrimSpace(text))
 	if m == nil {
 		return Version{}, fmt.Errorf("%.40q is no Postfix version: want for example \"3.7\" or \"3.10.13\"", text)
 	}
-	v := Version{Known: true, Suffix: m[4], short: m[3] == ""}
+	v := Version{Known: true}
+	if m[3] == "" {
+		v.Suffix = m[4]
+	}
 	for i, n := range []*int{&v.Major, &v.Minor, &v.Patch} {
 		*n, _ = strconv.Atoi(m[i+1]) // digits only, or empty: zero
 	}
@@ -47,18 +48,14 @@ func (v Version) String() string {
 	if !v.Known {
 		return "unknown"
 	}
-	text := fmt.Sprintf("%d.%d", v.Major, v.Minor)
-	if !v.short {
-		text += fmt.Sprintf(".%d", v.Patch)
-	}
 	if v.Suffix != "" {
-		text += "-" + v.Suffix
+		return v.branch() + "-" + v.Suffix
 	}
-	return text
+	return fmt.Sprintf("%s.%d", v.branch(), v.Patch)
 }
 
-// preRelease tells a snapshot or candidate of X.Y from the releases X.Y.Z.
-func (v Version) preRelease() bool { return v.short && v.Suffix != "" }
+// branch is the version without its patch level: "3.10".
+func (v Version) branch() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
 
 // Compare orders versions by age: negative when v is older than w. An unknown
 // version is older than every known one, a snapshot older than its release.
@@ -69,10 +66,10 @@ func (v Version) Compare(w Version) int {
 	if c := cmp.Or(cmp.Compare(v.Major, w.Major), cmp.Compare(v.Minor, w.Minor)); c != 0 {
 		return c
 	}
-	if v.preRelease() && w.preRelease() {
+	if v.Suffix != "" && w.Suffix != "" {
 		return strings.Compare(v.Suffix, w.Suffix) // digits before letters: snapshots before candidates
 	}
-	return cmp.Or(cmp.Compare(boolInt(w.preRelease()), boolInt(v.preRelease())), cmp.Compare(v.Patch, w.Patch))
+	return cmp.Or(cmp.Compare(boolInt(v.Suffix == ""), boolInt(w.Suffix == "")), cmp.Compare(v.Patch, w.Patch))
 }
 
 // Less tells whether v is older than w; see Compare.
