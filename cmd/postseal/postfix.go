@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -138,12 +139,12 @@ func (w *postfixWatch) tellProblems() {
 	for _, p := range w.problems() {
 		text := problemText(p)
 		now[text] = true
-		level := slog.LevelWarn
+		level := slog.LevelInfo
 		if p.Severe {
 			level = slog.LevelError
 		}
 		if !w.told[text] {
-			w.d.log.Log(context.Background(), level, p.Text, "id", p.ID, "service", p.Service, "fix", p.Fix)
+			w.d.log.Log(context.Background(), level, p.Text, "id", p.ID, "service", p.Service, "fix", fix(p))
 		}
 	}
 	w.told = now
@@ -155,9 +156,17 @@ func problemText(p conf.Problem) string {
 		text += " (" + p.Service + ")"
 	}
 	if p.Fix != "" {
-		text += "; " + p.Fix
+		text += "; " + fix(p)
 	}
 	return text
+}
+
+// fix is what to do, to the end: a changed parameter counts after a reload.
+func fix(p conf.Problem) string {
+	if strings.HasPrefix(p.Fix, "postconf ") {
+		return p.Fix + " && postfix reload"
+	}
+	return p.Fix
 }
 
 // warnings are the severe problems for explain and /readyz.
