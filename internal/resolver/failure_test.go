@@ -28,63 +28,67 @@ func found(q *query) *dns.Msg { return q.Answer(true, dns.Fqdn(q.Name)+" 60 A 19
 
 func drop(*query) *dns.Msg { return nil }
 
-// One failing server of each kind in front of one that answers.
-func TestDANE003_FailOver(t *testing.T) {
-	rcode := func(code int) func(q *query) *dns.Msg {
-		return func(q *query) *dns.Msg { return q.Fail(code) }
-	}
-	raw := func(change func(packet []byte) []byte) func(q *query) *dns.Msg {
-		return func(q *query) *dns.Msg {
-			packet, err := found(q).Pack()
-			if err != nil {
-				t.Error(err)
-			}
-			q.SendRaw(change(packet))
-			return nil
+// failing is a server of each kind, and what is said of it.
+var failing = map[string]struct {
+	handler func(q *query) *dns.Msg
+	want    error
+	text    string
+}{
+	"timeout":           {drop, resolver.ErrTimeout, "gave no answer in time"},
+	"servfail":          {rcode(dns.RcodeServerFailure), resolver.ErrServFail, "answered SERVFAIL"},
+	"refused":           {rcode(dns.RcodeRefused), resolver.ErrRefused, "answered REFUSED"},
+	"notimp":            {rcode(dns.RcodeNotImplemented), resolver.ErrRefused, "answered NOTIMP"},
+	"formerr":           {rcode(dns.RcodeFormatError), resolver.ErrRefused, "answered FORMERR"},
+	"yxdomain":          {rcode(dns.RcodeYXDomain), resolver.ErrRefused, "answered YXDOMAIN"},
+	"unknown":           {rcode(13), resolver.ErrRefused, "unknown code 13"},
+	"malformed":         {packet(func(p []byte) []byte { return p[:len(p)-1] }), resolver.ErrMalformed, "malformed"},
+	"question left out": {packet(headerOnly), resolver.ErrRefused, "answered FORMERR"},
+	"extended code": {func(q *query) *dns.Msg {
+		m := q.Answer(true)
+		m.SetEdns0(1232, true)
+		m.Rcode = dns.RcodeBadVers
+		return m
+	}, resolver.ErrRefused, "answered BADVERS"},
+	"referral": {func(q *query) *dns.Msg {
+		m := q.Answer(false)
+		m.RecursionAvailable = false
+		m.Ns = q.Answer(false, ". 60 NS a.root-servers.net.").Answer
+		return m
+	}, resolver.ErrRefused, "does not resolve for us"},
+	"nxdomain with records": {func(q *query) *dns.Msg {
+		m := found(q)
+		m.Rcode = dns.RcodeNameError
+		return m
+	}, resolver.ErrMalformed, "NXDOMAIN with records"},
+}
+
+func rcode(code int) func(q *query) *dns.Msg {
+	return func(q *query) *dns.Msg { return q.Fail(code) }
+}
+
+func packet(change func(packet []byte) []byte) func(q *query) *dns.Msg {
+	return func(q *query) *dns.Msg {
+		b, err := found(q).Pack()
+		if err != nil {
+			panic(err)
 		}
+		q.SendRaw(change(b))
+		return nil
 	}
-	for name, c := range map[string]struct {
-		handler func(q *query) *dns.Msg
-		want    error
-		text    string
-	}{
-		"timeout":   {drop, resolver.ErrTimeout, "gave no answer in time"},
-		"servfail":  {rcode(dns.RcodeServerFailure), resolver.ErrServFail, "answered SERVFAIL"},
-		"refused":   {rcode(dns.RcodeRefused), resolver.ErrRefused, "answered REFUSED"},
-		"notimp":    {rcode(dns.RcodeNotImplemented), resolver.ErrRefused, "answered NOTIMP"},
-		"formerr":   {rcode(dns.RcodeFormatError), resolver.ErrRefused, "answered FORMERR"},
-		"yxdomain":  {rcode(dns.RcodeYXDomain), resolver.ErrRefused, "answered YXDOMAIN"},
-		"unknown":   {rcode(13), resolver.ErrRefused, "unknown code 13"},
-		"malformed": {raw(func(p []byte) []byte { return p[:len(p)-1] }), resolver.ErrMalformed, "malformed"},
-		"question left out": {raw(func(p []byte) []byte {
-			return []byte{p[0], p[1], 0x81, 0x81, 0, 0, 0, 0, 0, 0, 0, 0}
-		}), resolver.ErrRefused, "answered FORMERR"},
-		"extended code": {func(q *query) *dns.Msg {
-			m := q.Answer(true)
-			m.SetEdns0(1232, true)
-			m.Rcode = dns.RcodeBadVers
-			return m
-		}, resolver.ErrRefused, "answered BADVERS"},
-		"referral": {func(q *query) *dns.Msg {
-			m := q.Answer(false)
-			m.RecursionAvailable = false
-			m.Ns = q.Answer(false, ". 60 NS a.root-servers.net.").Answer
-			return m
-		}, resolver.ErrRefused, "does not resolve for us"},
-		"nxdomain with records": {func(q *query) *dns.Msg {
-			m := found(q)
-			m.Rcode = dns.RcodeNameError
-			return m
-		}, resolver.ErrMalformed, "NXDOMAIN with records"},
-	} {
+}
+
+func headerOnly(p []byte) []byte { return []byte{p[0], p[1], 0x81, 0x81, 0, 0, 0, 0, 0, 0, 0, 0} }
+
+func TestDANE003_FailOver(t *testing.T) {
+	for name, c := range failing {
 		t.Run(name, func(t *testing.T) {
 			bad, good := serve(t, c.handler), serve(t, found)
-			r := start(t, resolver.Config{Servers: addresses([]*resolvertest.Server{bad, good}), Timeout: 100 * time.Millisecond}, false)
+			r := start(t, resolver.Config{Servers: addresses([]*resolvertest.Server{bad, good}), Timeout: 400 * time.Millisecond}, false)
 			a, err := r.A(t.Context(), "ex.test")
 			if err != nil || a.Server != good.Addr() || bad.Count() == 0 {
 				t.Errorf("%+v, %v", a, err)
 			}
-			alone := start(t, resolver.Config{Servers: []string{bad.Addr()}, Timeout: 100 * time.Millisecond}, false)
+			alone := start(t, resolver.Config{Servers: []string{bad.Addr()}, Timeout: 400 * time.Millisecond}, false)
 			_, err = alone.A(t.Context(), "ex.test")
 			var e *resolver.Error
 			if !errors.Is(err, c.want) || !errors.As(err, &e) || e.Server != bad.Addr() || e.Name != "ex.test" || e.Type != "A" {
@@ -136,7 +140,7 @@ func TestLostPacketsAreSentAgain(t *testing.T) {
 		}
 		return found(q)
 	})
-	r := start(t, resolver.Config{Servers: []string{s.Addr()}, Timeout: 400 * time.Millisecond}, false)
+	r := start(t, resolver.Config{Servers: []string{s.Addr()}, Timeout: 800 * time.Millisecond}, false)
 	if a, err := r.A(t.Context(), "ex.test"); err != nil || len(a.Records) != 1 || s.Count() != 2 {
 		t.Errorf("%+v, %v, %d packets", a, err, s.Count())
 	}
@@ -237,7 +241,7 @@ func TestSTS023_TruncatedWithoutTCP(t *testing.T) {
 		}
 		return tc(q)
 	})
-	r := start(t, resolver.Config{Servers: []string{mute.Addr()}, Timeout: 100 * time.Millisecond}, false)
+	r := start(t, resolver.Config{Servers: []string{mute.Addr()}, Timeout: 400 * time.Millisecond}, false)
 	if _, err = r.TXT(t.Context(), "ex.test"); !errors.Is(err, resolver.ErrTruncated) {
 		t.Errorf("silence over TCP: %v", err)
 	}
@@ -313,14 +317,16 @@ func TestQuestionsUnderWayAreBounded(t *testing.T) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer close(release)
-	for range resolver.MaxInFlight {
+	for n := range resolver.MaxInFlight {
 		wg.Go(func() {
 			if _, err := r.A(context.Background(), "ex.test"); err != nil {
 				t.Error(err)
 			}
 		})
+		if n%32 == 31 { // not more than the receive buffer of the kernel holds
+			eventually(t, "all asked", func() bool { return s.Count() == n+1 })
+		}
 	}
-	eventually(t, "all asked", func() bool { return s.Count() == resolver.MaxInFlight })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	if _, err := r.A(ctx, "one.more.test"); !errors.Is(err, resolver.ErrTimeout) {
@@ -350,7 +356,7 @@ func TestDANE004_SilentValidatingServerIsWaitedForThenPassedOver(t *testing.T) {
 	silent := serve(t, drop)
 	other := (&resolvertest.Server{Host: "127.0.0.2", Handler: found}).Start(t)
 	r := start(t, resolver.Config{
-		Servers: addresses([]*resolvertest.Server{silent, other}), TrustAD: trust(t, "127.0.0.1"), Timeout: 50 * time.Millisecond,
+		Servers: addresses([]*resolvertest.Server{silent, other}), TrustAD: trust(t, "127.0.0.1"), Timeout: 300 * time.Millisecond,
 	}, false)
 	for range 4 {
 		a, err := r.A(t.Context(), "ex.test")

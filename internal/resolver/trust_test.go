@@ -185,7 +185,7 @@ func TestDANE004_OrdinaryAnswersDoNotLiftASuspension(t *testing.T) {
 
 func TestDANE004_SilenceChangesNothing(t *testing.T) {
 	v := newValidator(t, "")
-	r := start(t, resolver.Config{Servers: []string{v.Addr()}, Probe: "ns:.", Timeout: 60 * time.Millisecond}, true)
+	r := start(t, resolver.Config{Servers: []string{v.Addr()}, Probe: "ns:.", Timeout: 300 * time.Millisecond}, true)
 	r.Ready(t.Context())
 	for name, failure := range map[string]*atomic.Bool{"silence": &v.silent, "SERVFAIL": &v.fails} {
 		failure.Store(true)
@@ -225,7 +225,7 @@ func TestDANE004_UnknownUntilTheFirstAD(t *testing.T) {
 func TestDANE004_OverloadedValidatorIsNoInsecureAnswer(t *testing.T) {
 	v, other := newValidator(t, ""), newValidator(t, "127.0.0.2")
 	r := start(t, resolver.Config{
-		Servers: []string{other.Addr(), v.Addr()}, TrustAD: trust(t, "127.0.0.1"), Probe: "ns:.", Timeout: 100 * time.Millisecond,
+		Servers: []string{other.Addr(), v.Addr()}, TrustAD: trust(t, "127.0.0.1"), Probe: "ns:.",
 	}, true)
 	r.Ready(t.Context())
 	// The trusted one is asked first, although it stands behind.
@@ -282,8 +282,8 @@ func TestReadyReturns(t *testing.T) {
 	silent.Ready(t.Context())
 }
 
-func TestReconfigure(t *testing.T) {
-	old, next := newValidator(t, ""), newValidator(t, "")
+func TestReconfigureRefusesBadConfigurations(t *testing.T) {
+	old := newValidator(t, "")
 	cfg := resolver.Config{Servers: []string{old.Addr()}, Probe: "ns:."}
 	r := start(t, cfg, true)
 	r.Ready(t.Context())
@@ -297,7 +297,12 @@ func TestReconfigure(t *testing.T) {
 	if st := r.Status(); st.Servers[0].Address != old.Addr() || st.Servers[0].State != resolver.Proven {
 		t.Errorf("a bad configuration changed something: %+v", st)
 	}
+}
 
+func TestReconfigureWhileAsking(t *testing.T) {
+	old, next := newValidator(t, ""), newValidator(t, "")
+	cfg := resolver.Config{Servers: []string{old.Addr()}, Probe: "ns:."}
+	r := start(t, cfg, true)
 	// A question under way ends as it began.
 	asked, release := make(chan struct{}), make(chan struct{})
 	slow := serve(t, func(q *query) *dns.Msg {
