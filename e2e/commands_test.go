@@ -1,7 +1,10 @@
+//go:build linux
+
 package e2e
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -142,11 +145,11 @@ func (s *story) next(ctx context.Context, token string) (lab.Delivery, error) {
 	return found, err
 }
 
-// delivered TOKEN HOST LEVEL [sni=NAME] [tls=TEXT] [port=N]
+// delivered TOKEN HOST LEVEL [sni=NAME] [tls=TEXT] [port=N] [version=TEXT]
 func stepDelivered(ctx context.Context, s *story, words []string) error {
 	words, options := splitOptions(words)
 	if len(words) != 3 {
-		return errors.New("want TOKEN HOST LEVEL [sni=NAME] [tls=TEXT] [port=N]")
+		return errors.New("want TOKEN HOST LEVEL [sni=NAME] [tls=TEXT] [port=N] [version=TEXT]")
 	}
 	token, host, level := words[0], words[1], words[2]
 	d, err := s.next(ctx, token)
@@ -188,6 +191,8 @@ func checkOptions(options map[string]string, d lab.Delivery, m lab.Message, vers
 			got = m.ServerName
 		case "port":
 			got = d.Port
+		case "version":
+			got = tls.VersionName(m.Version)
 		case "tls":
 			if logs, err := version.Satisfies(">=3.11"); err != nil || !logs {
 				continue // older versions have no such field

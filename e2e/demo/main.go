@@ -1,3 +1,5 @@
+//go:build linux
+
 // Demo shows what postseal changes: a dozen destinations, some of them under attack, and for each what a stock Postfix
 // did with a message beside what the same Postfix did with postseal. Everything is real but the destinations: it runs in
 // namespaces of its own (package lab) and touches nothing on the host. It needs root, postfix and unbound.

@@ -30,4 +30,4 @@ const (
 
 // Dir is where worlds live, in every root file system. It is a tmpfs of the namespace; the name is short because the
 // path of a unix socket ends at 107 bytes.
-const Dir = "/mnt"
+const Dir = "/media"

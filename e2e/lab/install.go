@@ -1,3 +1,5 @@
+//go:build linux
+
 package lab
 
 import (
@@ -7,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -14,19 +17,32 @@ import (
 // RootsVariable names the folder of root file systems that e2e/roots.sh makes.
 const RootsVariable = "POSTSEAL_ROOTS"
 
-// Suites are the Debian suites whose Postfix is tested beside the host's own.
+// suites are the Debian suites whose Postfix is tested beside the host's own.
 var suites = []string{"trixie", "sid"}
 
 // Roots lists the root file systems that are present.
 func Roots() []string {
 	var roots []string
 	for _, suite := range suites {
-		root := filepath.Join(os.Getenv(RootsVariable), suite)
-		if _, err := os.Stat(filepath.Join(root, "usr/sbin/postfix")); err == nil && filepath.IsAbs(root) {
+		if root, ok := rootOf(suite); ok {
 			roots = append(roots, root)
 		}
 	}
 	return roots
+}
+
+// MissingRoots lists the suites whose root file system is not present.
+func MissingRoots() []string {
+	return slices.DeleteFunc(slices.Clone(suites), func(suite string) bool {
+		_, ok := rootOf(suite)
+		return ok
+	})
+}
+
+func rootOf(suite string) (root string, ok bool) {
+	root = filepath.Join(os.Getenv(RootsVariable), suite)
+	_, err := os.Stat(filepath.Join(root, "usr/sbin/postfix"))
+	return root, err == nil && filepath.IsAbs(root)
 }
 
 // Version is a Postfix version: 3.10.13, or 3.12-20260821 for a snapshot, which counts as below 3.12.0.

@@ -1,3 +1,5 @@
+//go:build linux
+
 package lab
 
 import (
@@ -42,7 +44,7 @@ inet_protocols = ipv4
 queue_directory = %[1]s/queue
 data_directory = %[1]s/data
 maillog_file = %[1]s/maillog
-maillog_file_prefixes = /mnt
+maillog_file_prefixes = /media
 syslog_name = %[2]s
 queue_run_delay = 300s
 minimal_backoff_time = 1s
