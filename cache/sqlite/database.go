@@ -20,10 +20,13 @@ import (
 // database is one opening of the file: connections and prepared statements. A
 // Store replaces it when the file turns out to be damaged.
 type database struct {
-	users sync.WaitGroup // calls that read
+	users  sync.WaitGroup  // calls that read
+	life   context.Context // ends when the database is closed: they are not waited for
+	retire context.CancelFunc
 
 	reader   *sql.DB
 	get, all *sql.Stmt
+	count    *sql.Stmt
 	expired  *sql.Stmt
 
 	writer           *sql.DB // nil: read-only
@@ -34,18 +37,31 @@ type database struct {
 }
 
 const (
-	sqlGet = "SELECT expires, sum, value FROM records WHERE kind = ? AND key = ?"
-	sqlAll = "SELECT key, expires, sum, value FROM records WHERE kind = ? AND key >= ? ORDER BY key LIMIT ?"
-	// An update keeps the row where it is: no index is touched.
+	sqlGet = "SELECT id, key, expires, sum, value FROM records WHERE kind = ? AND key = ?"
+	// In the order in which the table is stored, and without an index: what an
+	// index has lost is found all the same.
+	sqlAll = "SELECT id, key, expires, sum, value FROM records NOT INDEXED WHERE id > ? AND id <= ? AND kind = ? ORDER BY id LIMIT ?"
+	// Counting looks at the form of pages only, and takes 1 µs per page. Damage
+	// that SQLite does not notice by itself mostly makes the counts differ.
+	sqlCount = `SELECT (SELECT coalesce(max(id), 0) FROM records),
+		(SELECT count(*) FROM records NOT INDEXED), (SELECT count(*) FROM records INDEXED BY records_key)`
+	// An update keeps the row where it is: the index is not touched.
 	sqlPut = `INSERT INTO records (kind, key, expires, sum, value) VALUES (?, ?, ?, ?, ?)
 		ON CONFLICT (kind, key) DO UPDATE SET expires = excluded.expires, sum = excluded.sum, value = excluded.value`
 	sqlDelete  = "DELETE FROM records WHERE kind = ? AND key = ?"
 	sqlExpired = "SELECT id FROM records WHERE id > ? AND expires <> 0 AND expires <= ? ORDER BY id LIMIT ?"
 	sqlRemove  = "DELETE FROM records WHERE id = ? AND expires <> 0 AND expires <= ?"
 	sqlVacuum  = "PRAGMA incremental_vacuum(2000)" // at most this many pages, 8 MB
+	sqlCheck   = "PRAGMA integrity_check(1)"       // everything, and no more than one complaint
 	// Looks at the schema, the table and the end of the file, whatever its size.
 	sqlProbe = "SELECT count(*) FROM (SELECT length(key) FROM records ORDER BY id DESC LIMIT 1)"
 )
+
+func newDatabase() *database {
+	d := &database{}
+	d.life, d.retire = context.WithCancel(context.Background())
+	return d
+}
 
 // dsn names the file to the driver. SQLite's own parameters work in a URI only,
 // and there a path may have any characters.
@@ -64,6 +80,11 @@ func openDatabase(ctx context.Context, path string) (*database, error) {
 	if err := create(path); err != nil {
 		return nil, err
 	}
+	if n := size(path); n%defaultPage != 0 && size(path+"-wal") <= 0 {
+		// SQLite writes whole pages, and takes a part of one for a page. With a
+		// log it was interrupted on the way, and repairs that.
+		return nil, fmt.Errorf("%w: %s: %d bytes are no whole number of pages", cache.ErrDamaged, path, n)
+	}
 	writer, err := sql.Open("sqlite", dsn(path, url.Values{
 		"mode":         {"rw"},
 		"_auto_vacuum": {"incremental"}, // or a file never shrinks
@@ -77,8 +98,13 @@ func openDatabase(ctx context.Context, path string) (*database, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &database{writer: writer}
+	d := newDatabase()
+	d.writer = writer
 	if err := d.openWriter(ctx, path); err != nil {
+		if c := code(err); c == sqlite3.SQLITE_READONLY && writable(path) || c == sqlite3.SQLITE_ERROR && !errors.Is(err, errMigration) {
+			// The file itself says so: its header asks for another SQLite.
+			err = fmt.Errorf("%w: %s: header: %w", cache.ErrDamaged, path, err)
+		}
 		return nil, errors.Join(err, d.close())
 	}
 	if err := d.openReaders(ctx, path, url.Values{"mode": {"ro"}}); err != nil {
@@ -105,10 +131,6 @@ func (d *database) openWriter(ctx context.Context, path string) (err error) {
 		return err
 	}
 	if err := migrate(ctx, d.conn, path, migrations); err != nil {
-		if code(err) == sqlite3.SQLITE_READONLY && writable(path) {
-			// The file itself says so: its header asks for a later SQLite.
-			return fmt.Errorf("%w: %s: header: %w", cache.ErrDamaged, path, err)
-		}
 		return err
 	}
 	var n int
@@ -136,6 +158,9 @@ func (d *database) openReaders(ctx context.Context, path string, query url.Value
 		d.all, err = d.reader.PrepareContext(ctx, sqlAll)
 	}
 	if err == nil {
+		d.count, err = d.reader.PrepareContext(ctx, sqlCount)
+	}
+	if err == nil {
 		d.expired, err = d.reader.PrepareContext(ctx, sqlExpired)
 	}
 	return schemaError(path, err)
@@ -153,9 +178,10 @@ func schemaError(path string, err error) error {
 // close closes the readers first: the last connection, the writer's, copies the
 // write-ahead log into the file and removes it.
 func (d *database) close() error {
+	d.retire()
 	d.users.Wait()
 	var errs []error
-	for _, s := range []*sql.Stmt{d.get, d.all, d.expired, d.put, d.del, d.remove} {
+	for _, s := range []*sql.Stmt{d.get, d.all, d.count, d.expired, d.put, d.del, d.remove} {
 		if s != nil {
 			errs = append(errs, s.Close())
 		}

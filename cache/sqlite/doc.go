@@ -11,7 +11,8 @@
 //   - A damaged file stops nobody. It is moved aside to PATH.damaged-TIME, loudly,
 //     and what can be read of it goes on in a new file: page by page, without
 //     trusting its structure, only records whose checksum matches. Damage found
-//     later is handled in the same way, while callers wait.
+//     later, by a query or by the check of the whole file soon after the start and
+//     every day, is handled in the same way, while callers wait.
 //   - A full or read-only disk refuses writes, says why (Err), and goes on reading;
 //     writing is tried again with later calls.
 //   - One process writes: it holds a lock on PATH.lock (CCH-09).
@@ -45,6 +46,10 @@ const (
 	purgeEvery = time.Hour     // between removals of expired records
 	purgeRows  = 500           // expired records removed in one commit
 	clockSlack = 1 * time.Hour // a clock that moved further is not trusted with removals (STS-097)
+
+	checkFirst   = time.Minute      // after the start, when the queries that waited for it are answered
+	checkEvery   = 24 * time.Hour   // between checks of the whole file
+	checkTimeout = 10 * time.Minute // for one; 100,000 records take about a second
 
 	salvageTime = 20 * time.Second // for reading a damaged file, so that a start is not delayed for ever
 	keepDamaged = 3                // damaged files kept beside the store, the newest

@@ -46,7 +46,7 @@ func leafCells(page []byte, number uint32) []int {
 func (img *image) row(page []byte, at int) (row, bool) {
 	size, n := varint(page[at:])
 	at += n
-	_, m := varint(page[min(at, len(page)):]) // the row's id, which is of no interest
+	id, m := varint(page[min(at, len(page)):])
 	at += m
 	if n == 0 || m == 0 || size > maxPayload {
 		return row{}, false
@@ -66,7 +66,9 @@ func (img *image) row(page []byte, at int) (row, bool) {
 			return row{}, false
 		}
 	}
-	return parseRow(payload)
+	w, ok := parseRow(payload)
+	w.id = int64(id)
+	return w, ok
 }
 
 // localPayload tells how much of a row stands on its page: section 1.6.

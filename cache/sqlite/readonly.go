@@ -22,7 +22,7 @@ import (
 //   - a log without index: somebody copied these two. They are read from a private
 //     copy, because the index would have to be created.
 func openForReading(ctx context.Context, path string) (*database, error) {
-	d := &database{}
+	d := newDatabase()
 	name, query := path, url.Values{"mode": {"ro"}}
 	switch log, index := size(path+"-wal"), size(path+"-shm"); {
 	case log >= 0 && index >= 0:

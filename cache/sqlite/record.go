@@ -10,6 +10,7 @@ import (
 
 // row is a record as the table has it.
 type row struct {
+	id        int64 // of All and of salvage only; not under the checksum
 	kind, key []byte
 	expires   int64 // seconds since 1970, 0: never
 	sum       int64 // crc32c over the rest
@@ -52,4 +53,22 @@ func (w row) record() cache.Record {
 		r.Expires = time.Unix(w.expires, 0)
 	}
 	return r
+}
+
+// scan reads the columns id, key, expires, sum and value. In a damaged page they
+// can have other types; such a row does not match its checksum.
+func (w *row) scan(scan func(...any) error) error {
+	var key, expires, sum, value any
+	if err := scan(&w.id, &key, &expires, &sum, &value); err != nil {
+		return err
+	}
+	var ok [4]bool
+	w.key, ok[0] = key.([]byte)
+	w.expires, ok[1] = expires.(int64)
+	w.sum, ok[2] = sum.(int64)
+	w.value, ok[3] = value.([]byte)
+	if ok != [4]bool{true, true, true, true} {
+		w.sum = ^w.checksum()
+	}
+	return nil
 }

@@ -2,8 +2,11 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"os"
+
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/postseal/postseal/cache"
 )
@@ -19,9 +22,14 @@ const salvageBatch = 5000
 
 // sqlSalvage keeps, of two rows for one key, the one that expires later: pages of
 // different moments can be left side by side, and a refresh extends a policy.
-const sqlSalvage = `INSERT INTO records (kind, key, expires, sum, value) VALUES (?, ?, ?, ?, ?)
+// Ids stay, so that an iteration under way goes on where it was.
+const sqlSalvage = `INSERT INTO records (id, kind, key, expires, sum, value) VALUES (?, ?, ?, ?, ?, ?)
 	ON CONFLICT (kind, key) DO UPDATE SET expires = excluded.expires, sum = excluded.sum, value = excluded.value
 	WHERE records.expires <> 0 AND (excluded.expires = 0 OR excluded.expires > records.expires)`
+
+// maxID is the largest id taken over. Behind a larger one, which only damage can
+// have made, there might be no room for new ones.
+const maxID = 1 << 53
 
 // salvageInto makes a database at fresh with all records of the damaged one at
 // path that can be found within salvageTime. An error is one of fresh.
@@ -42,12 +50,7 @@ func salvageInto(ctx context.Context, fresh, path string) (result salvaged, err 
 	batch := make([]row, 0, salvageBatch)
 	write := func() error {
 		err := d.transact([]*op{{apply: func(ctx context.Context, _ *database) error {
-			for _, w := range batch {
-				if _, err := insert.ExecContext(ctx, w.kind, w.key, w.expires, w.sum, w.value); err != nil {
-					return err
-				}
-			}
-			return nil
+			return insertSalvaged(ctx, insert, batch)
 		}}})
 		result.records, batch = result.records+len(batch), batch[:0]
 		return err
@@ -67,6 +70,21 @@ func salvageInto(ctx context.Context, fresh, path string) (result salvaged, err 
 	}
 	result.complete = readErr == nil
 	return result, err
+}
+
+func insertSalvaged(ctx context.Context, insert *sql.Stmt, rows []row) error {
+	for _, w := range rows {
+		id := sql.NullInt64{Int64: w.id, Valid: w.id > 0 && w.id < maxID}
+		_, err := insert.ExecContext(ctx, id, w.kind, w.key, w.expires, w.sum, w.value)
+		if code(err) == sqlite3.SQLITE_CONSTRAINT {
+			// Two keys with one id: the page of one is of another time.
+			_, err = insert.ExecContext(ctx, nil, w.kind, w.key, w.expires, w.sum, w.value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readPages yields every intact record in any page of the file that has the form

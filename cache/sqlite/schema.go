@@ -19,17 +19,21 @@ const applicationID = 0x70736561
 // step that was ever released is never changed.
 var migrations = []string{
 	// BLOB: keys are bytes, compared as bytes. expires stands before value, so
-	// that looking for expired records does not read values.
+	// that looking for expired records does not read values. AUTOINCREMENT: an
+	// id is never used again, which All relies on.
 	`CREATE TABLE records (
-		id      INTEGER PRIMARY KEY,
+		id      INTEGER PRIMARY KEY AUTOINCREMENT,
 		kind    BLOB NOT NULL,
 		key     BLOB NOT NULL,
 		expires INTEGER NOT NULL,
 		sum     INTEGER NOT NULL,
-		value   BLOB NOT NULL,
-		UNIQUE (kind, key)
-	)`,
+		value   BLOB NOT NULL
+	);
+	CREATE UNIQUE INDEX records_key ON records (kind, key)`,
 }
+
+// errMigration: a step failed, which is no damage of the file.
+var errMigration = errors.New("schema")
 
 // migrate brings the file to the newest of steps, all or nothing. It also writes,
 // always, so that a disk that cannot be written is found now.
@@ -58,7 +62,7 @@ func migrateInside(ctx context.Context, conn *sql.Conn, path string, steps []str
 				// Tables without the version that they came with.
 				return fmt.Errorf("%w: %s: schema of version %d: %w", cache.ErrDamaged, path, version, err)
 			}
-			return fmt.Errorf("schema from version %d to %d: %w", version+n, version+n+1, err)
+			return fmt.Errorf("%w from version %d to %d: %w", errMigration, version+n, version+n+1, err)
 		}
 	}
 	_, err = conn.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, len(steps)))

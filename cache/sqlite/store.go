@@ -39,15 +39,21 @@ type Store struct {
 
 	calls  sync.WaitGroup // calls that write
 	ops    chan *op
-	damage chan *database // found by a reader; the writer replaces it
+	damage chan found // by a reader, for the writer to replace
 
 	// Of the writer's goroutine alone.
 	lock    *lock
 	attempt time.Time // when opening for writing failed last
 
-	life context.Context // of the purge
+	life context.Context // of the purge and of the checks
 	end  context.CancelFunc
 	own  sync.WaitGroup
+}
+
+// found is a database that was withdrawn because of damage.
+type found struct {
+	database *database
+	cause    error
 }
 
 var _ cache.Store = (*Store)(nil)
@@ -58,7 +64,7 @@ func newStore(path string, log *slog.Logger) *Store {
 	}
 	s := &Store{
 		path: path, log: log.With("path", path),
-		changed: make(chan struct{}), ops: make(chan *op, queueLength), damage: make(chan *database, 1),
+		changed: make(chan struct{}), ops: make(chan *op, queueLength), damage: make(chan found, 1),
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	return s
@@ -88,6 +94,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s.own.Go(s.write)
 	s.own.Go(func() { s.purgeHourly(s.life) })
+	s.own.Go(func() { s.checkDaily(s.life) })
 	return s, nil
 }
 

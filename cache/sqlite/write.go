@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -82,15 +81,13 @@ func (s *Store) submit(ctx context.Context, bytes int, apply func(context.Contex
 	}
 }
 
-var errFound = errors.New("damage was found while reading")
-
 // write is the goroutine that writes, and that replaces a damaged database. It
 // ends when Close has closed the queue and all that was in it is done.
 func (s *Store) write() {
 	for {
 		select {
-		case d := <-s.damage:
-			s.repair(d, errFound)
+		case f := <-s.damage:
+			s.repair(f.database, f.cause)
 		case o, ok := <-s.ops:
 			if !ok {
 				s.leave()
@@ -104,7 +101,7 @@ func (s *Store) write() {
 // leave closes a database that a reader withdrew and nobody replaced.
 func (s *Store) leave() {
 	if s.withdrawn() {
-		_ = (<-s.damage).close()
+		_ = (<-s.damage).database.close()
 	}
 }
 
@@ -205,7 +202,8 @@ func (d *database) transact(ops []*op) error {
 // one failed, it tries again from time to time.
 func (s *Store) writableDatabase() (*database, error) {
 	if s.withdrawn() {
-		s.repair(<-s.damage, errFound)
+		f := <-s.damage
+		s.repair(f.database, f.cause)
 	}
 	s.mu.Lock()
 	d, broken, fault := s.db, s.broken, s.fault
