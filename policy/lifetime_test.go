@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,8 +21,8 @@ type badStore struct {
 	hang    atomic.Bool   // Put and Delete wait for their context
 	full    atomic.Bool   // Put fails
 	cut     atomic.Bool   // All ends with an error before the first record
-	slow    atomic.Int64  // Put takes so long, in nanoseconds
-	delayed atomic.Int64  // All waits so long before the first record, in nanoseconds
+	slow    atomic.Int64  // Put of a batch takes so long, in nanoseconds
+	delayed atomic.Int64  // All waits so long after it looked, in nanoseconds
 	putting chan struct{} // gets a value when a slow Put begins
 }
 
@@ -33,7 +34,7 @@ func (s *badStore) Put(ctx context.Context, r ...cache.Record) error {
 	if s.full.Load() {
 		return errors.New("disk full")
 	}
-	if d := s.slow.Load(); d > 0 {
+	if d := s.slow.Load(); d > 0 && slices.ContainsFunc(r, func(r cache.Record) bool { return r.Kind == kindClass }) {
 		s.putting <- struct{}{}
 		time.Sleep(time.Duration(d))
 	}
@@ -42,13 +43,17 @@ func (s *badStore) Put(ctx context.Context, r ...cache.Record) error {
 
 func (s *badStore) All(ctx context.Context, kind cache.Kind) iter.Seq2[cache.Record, error] {
 	return func(yield func(cache.Record, error) bool) {
-		time.Sleep(time.Duration(s.delayed.Load()))
 		if s.cut.Load() {
 			yield(cache.Record{}, errors.New("input/output error"))
 			return
 		}
-		for r, err := range s.Store.All(ctx, kind) {
-			if !yield(r, err) {
+		var seen []cache.Record
+		for r := range s.Store.All(ctx, kind) {
+			seen = append(seen, r)
+		}
+		time.Sleep(time.Duration(s.delayed.Load()))
+		for _, r := range seen {
+			if !yield(r, nil) {
 				return
 			}
 		}
@@ -133,7 +138,6 @@ func TestSTS098_FlushDuringAWrite(t *testing.T) {
 		w.hosts.set("ex.test", enforceBody)
 		s.slow.Store(int64(time.Second))
 		w.want("ex.test", secureReply) // the hint about its hosts waits for the next batch
-		<-s.putting
 		<-s.putting
 		if err := w.engine.Flush(context.Background(), "ex.test"); err != nil {
 			t.Fatal(err)
@@ -387,6 +391,7 @@ func TestFullDisk(t *testing.T) {
 		w.boot(nil)
 		w.hosts.set("ex.test", enforceBody)
 		w.want("ex.test", secureReply)
+		synctest.Wait()
 		s.full.Store(false)
 		time.Sleep(5 * time.Second)
 		w.stop()
