@@ -226,7 +226,7 @@ func TestCCH02_LogTruncatedOrDamaged(t *testing.T) {
 func TestCCH02_BitsFlipped(t *testing.T) {
 	const records = 200
 	whole := stored(t, records, false)[""]
-	rounds := 300
+	rounds := 150
 	if testing.Short() {
 		rounds = 40
 	}

@@ -86,10 +86,9 @@ func openDatabase(ctx context.Context, path string) (*database, error) {
 		return nil, fmt.Errorf("%w: %s: %d bytes are no whole number of pages", cache.ErrDamaged, path, n)
 	}
 	writer, err := sql.Open("sqlite", dsn(path, url.Values{
-		"mode":         {"rw"},
-		"_auto_vacuum": {"incremental"}, // or a file never shrinks
+		"mode": {"rw"},
 		"_pragma": {
-			"journal_mode(wal)", "synchronous(full)", // durable at every commit
+			"synchronous(full)", // durable at every commit
 			"secure_delete(on)", // or salvage brings back what was deleted
 			"cell_size_check(on)", "trusted_schema(off)",
 			fmt.Sprintf("journal_size_limit(%d)", walLimit),
@@ -128,6 +127,20 @@ func create(path string) error {
 func (d *database) openWriter(ctx context.Context, path string) (err error) {
 	d.writer.SetMaxOpenConns(1)
 	if d.conn, err = d.writer.Conn(ctx); err != nil {
+		return err
+	}
+	// First of all: a file that is refused is left as it is.
+	version, err := checkHeader(ctx, d.conn, path, len(migrations))
+	if err != nil {
+		return err
+	}
+	if version == 0 {
+		// Or a file never shrinks. Only a file without tables takes it.
+		if _, err := d.conn.ExecContext(ctx, "PRAGMA auto_vacuum = incremental"); err != nil {
+			return err
+		}
+	}
+	if _, err := d.conn.ExecContext(ctx, "PRAGMA journal_mode = wal"); err != nil {
 		return err
 	}
 	if err := migrate(ctx, d.conn, path, migrations); err != nil {

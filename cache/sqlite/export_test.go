@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"net/url"
-	"time"
 )
 
 // CountSalvageable returns how many records can be read in the pages of a file.
@@ -29,9 +28,6 @@ func Migrate(ctx context.Context, path string, steps ...string) error {
 
 // Migrations returns the steps that are released.
 func Migrations() []string { return migrations }
-
-// ClockJump is clockJump.
-func ClockJump(last, now time.Time) time.Duration { return clockJump(last, now) }
 
 // CountRows returns how many rows the table has, expired ones counted.
 func CountRows(ctx context.Context, s *Store) (n int, err error) {

@@ -75,8 +75,9 @@ func (s *Store) purgeHourly(life context.Context) {
 		case <-ticker.C:
 		}
 		now := time.Now()
-		if jump := clockJump(last, now); jump > clockSlack || jump < -clockSlack {
-			s.log.Warn("the clock was set, expired records of the cache are kept for now", "by", jump)
+		// Round takes the monotonic clock away, and Sub compares wall clocks.
+		if wall, passed := now.Round(0).Sub(last.Round(0)), now.Sub(last); !plausible(wall, passed) {
+			s.log.Warn("the clock was set, expired records of the cache are kept for now", "by", wall-passed)
 		} else if removed, err := s.purge(life, now); err != nil && life.Err() == nil {
 			s.log.Warn("expired records could not be removed from the cache", "removed", removed, "error", err)
 		} else if removed > 0 {
@@ -86,7 +87,8 @@ func (s *Store) purgeHourly(life context.Context) {
 	}
 }
 
-// clockJump tells how far the wall clock moved ahead of the time that passed.
-func clockJump(last, now time.Time) time.Duration {
-	return now.Round(0).Sub(last.Round(0)) - now.Sub(last)
+// plausible tells whether a wall clock may have advanced by wall while that time
+// passed.
+func plausible(wall, passed time.Duration) bool {
+	return (wall - passed).Abs() <= clockSlack
 }
