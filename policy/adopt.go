@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/postseal/postseal/cache"
@@ -145,10 +146,19 @@ func (e *Engine) tellAdoption(domain string, before, next *policyState) {
 		e.log.Debug("policy refreshed", "domain", domain, "id", next.id)
 		return
 	}
-	e.log.Info("policy taken into force", "domain", domain, "id", next.id, "mode", next.policy.Mode, "mx", next.policy.MX, "max_age", next.policy.MaxAge, "notes", next.notes)
+	e.log.Info("policy taken into force", "domain", domain, "id", next.id, "mode", next.policy.Mode, "mx", few(next.policy.MX), "max_age", next.policy.MaxAge, "notes", next.notes)
 	if next.policy.Mode == mtasts.ModeEnforce && next.policy.MaxAge < 24*time.Hour {
 		e.log.Info("the policy's max_age is too short to protect for long", "domain", domain, "max_age", next.policy.MaxAge)
 	}
+}
+
+// few keeps a line of the log short: a policy may name thousands of hosts.
+func few(names []string) []string {
+	const most = 10
+	if len(names) <= most {
+		return names
+	}
+	return append(slices.Clone(names[:most]), fmt.Sprintf("and %d more", len(names)-most))
 }
 
 // keep writes a policy and waits for the disk, within bounds. That it failed is

@@ -116,10 +116,10 @@ func (q *query) tellChange(before, a *answer) {
 		from = before.verdict
 	}
 	if v.mismatch() && !from.mismatch() {
-		log.Warn("sts_mx_mismatch: the enforced policy names none of the mail hosts", "destination", q.d.key, "mx", q.exchangers(), "policy", q.policy.MX)
+		log.Warn("sts_mx_mismatch: the enforced policy names none of the mail hosts", "destination", q.d.key, "mx", few(q.exchangers()), "policy", few(q.policy.MX))
 	}
 	if v.testing && !from.testing {
-		log.Info("sts_testing_would_fail: the policy in testing names none of the mail hosts", "destination", q.d.key, "mx", q.exchangers(), "policy", q.testing.MX)
+		log.Info("sts_testing_would_fail: the policy in testing names none of the mail hosts", "destination", q.d.key, "mx", few(q.exchangers()), "policy", few(q.testing.MX))
 	}
 	switch {
 	case before == nil:

@@ -274,6 +274,7 @@ func BenchmarkMemory(b *testing.B) {
 			e.ServeSocketmap(b.Context(), nil, []byte("postseal"), fmt.Appendf(nil, "domain%d.example.com", i))
 		}
 	}
+	e.ServeSocketmap(b.Context(), nil, []byte("postseal"), []byte("sts1.example.com"))
 	for i := range 20_000 {
 		e.ServeSocketmap(b.Context(), nil, []byte("postseal"), fmt.Appendf(nil, "warm%d.example.com", i))
 	}
@@ -285,6 +286,9 @@ func BenchmarkMemory(b *testing.B) {
 	full := heap()
 	ask(2*names, 3*names)
 	b.ReportMetric(float64(heap())/float64(full), "bytes-after-flood÷full")
+	if _, err := e.Show("sts1.example.com"); err != nil {
+		b.Errorf("a flood evicted a policy: %v", err)
+	}
 	b.ReportMetric(0, "ns/op")
 	runtime.KeepAlive(e)
 }

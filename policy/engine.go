@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 
 	"github.com/postseal/postseal/cache"
 	"github.com/postseal/postseal/policy/dane"
@@ -34,6 +35,8 @@ const (
 	maxRefreshes = 8
 	// maxPerOrganization bounds the policies kept below one organizational domain.
 	maxPerOrganization = 1000
+	// unknownEvery is how often a map name that does not exist is told.
+	unknownEvery = time.Minute
 	// ahead of its end, evidence that somebody asks for is gathered anew.
 	ahead = 5 * time.Second
 )
@@ -91,6 +94,7 @@ type Engine struct {
 	outbound  outbound
 	writer    writer
 	armed     armed
+	unknown   rate.Sometimes // a map name that does not exist is asked for with every mail
 
 	flights sync.WaitGroup
 	life    context.Context // of flights: ends when Run does
@@ -106,7 +110,7 @@ func New(c Config) (*Engine, error) {
 	e := &Engine{
 		resolver: c.Resolver, fetch: c.Fetch, store: c.Store, log: c.Logger,
 		fetches: semaphore.NewWeighted(maxFetches), refreshes: semaphore.NewWeighted(maxRefreshes),
-		loaded: make(chan struct{}),
+		loaded: make(chan struct{}), unknown: rate.Sometimes{Interval: unknownEvery},
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
@@ -138,11 +142,13 @@ func (e *Engine) Configure(s Settings, p Postfix) {
 	e.replan(s, p)
 }
 
-// SetPostfix replaces what is known of Postfix.
+// SetPostfix replaces what is known of Postfix. Without a change it costs nothing.
 func (e *Engine) SetPostfix(p Postfix) {
 	e.planMu.Lock()
 	defer e.planMu.Unlock()
-	e.replan(e.plan.Load().Settings, p)
+	if old := e.plan.Load(); old.Postfix != p {
+		e.replan(old.Settings, p)
+	}
 }
 
 var noRules, _ = NewRules(nil)
@@ -177,7 +183,9 @@ func (e *Engine) ServeSocketmap(ctx context.Context, dst, mapName, key []byte) [
 	if !ok {
 		e.metrics.unknownMap.Inc()
 		// PFX-02: PERM would defer all mail.
-		e.log.Warn("unknown map name asked for; NOTFOUND", "map", printable(mapName), "known", MapNames)
+		e.unknown.Do(func() {
+			e.log.Warn("unknown map name asked for; NOTFOUND", "map", printable(mapName), "known", MapNames)
+		})
 		return append(dst, notFound...)
 	}
 	p := e.plan.Load()

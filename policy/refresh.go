@@ -103,10 +103,13 @@ func (e *Engine) refreshAll(ctx context.Context) {
 			}
 		}
 		for _, d := range due {
-			if pace.Wait(ctx) != nil {
+			if pace.Wait(ctx) != nil || e.refreshes.Acquire(ctx, 1) != nil {
 				return
 			}
-			e.startRefresh(d)
+			f := e.startRefresh(d)
+			if f == nil || !e.spawn(func() { <-f.done; e.refreshes.Release(1) }) {
+				e.refreshes.Release(1)
+			}
 		}
 	}
 }
@@ -148,10 +151,6 @@ func (e *Engine) startRefresh(d *domain) *flight {
 }
 
 func (e *Engine) refresh(ctx context.Context, d *domain, f *flight) (stsOutcome, time.Duration) {
-	if e.refreshes.Acquire(ctx, 1) != nil {
-		return stsFailed, unanswered
-	}
-	defer e.refreshes.Release(1)
 	id, outcome, ttl := e.lookRecord(ctx, d)
 	d.mu.Lock()
 	if id == "" && d.policy.valid(time.Now()) {
