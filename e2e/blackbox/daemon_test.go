@@ -126,6 +126,13 @@ func startDaemon(t testing.TB, c config) *daemon {
 	return d
 }
 
+// in is the same daemon for a subtest, which fails by itself.
+func (d *daemon) in(t testing.TB) *daemon {
+	other := *d
+	other.t = t
+	return &other
+}
+
 func (d *daemon) environment() []string {
 	env := []string{"PATH=" + d.dir, "HOME=" + d.dir, "MAIL_CONFIG=" + d.dir + "/no-postfix"}
 	return append(env, d.env...)

@@ -120,6 +120,7 @@ func TestSTS_Fetch(t *testing.T) {
 	for i, c := range fetches {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
+			d := d.in(t)
 			domain := fmt.Sprintf("get%d.test", i)
 			publishPlain(t, domain)
 			publishSTS(t, domain, "1", "")

@@ -75,6 +75,7 @@ func TestSTS_Records(t *testing.T) {
 	for i, c := range records {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
+			d := d.in(t)
 			domain := fmt.Sprintf("txt%d.test", i)
 			publishPlain(t, domain)
 			publishSTS(t, domain, "x", enforce("mx."+domain))
@@ -138,9 +139,10 @@ func TestSTS_Discovery(t *testing.T) {
 	for i, c := range discoveries {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
+			d := d.in(t)
 			domain := fmt.Sprintf("disc%d.test", i)
 			publishPlain(t, domain)
-			if !strings.Contains(c.zone, "mta-sts.D A") && !strings.Contains(c.zone, "mta-sts.D CNAME h") {
+			if !strings.Contains(c.zone, "mta-sts.D A ") && !strings.Contains(c.zone, "mta-sts.D CNAME h") {
 				truth.publish(t, "mta-sts."+domain+" A "+policyHostAddress)
 			}
 			truth.publish(t, inDomain(c.zone, domain))
