@@ -27,8 +27,7 @@ func (s *Store) repair(d *database, cause error) {
 	}
 	next, err := s.replace(ctx, cause)
 	if err != nil {
-		s.attempt = time.Now()
-		broken := fmt.Errorf("%w: %w", cache.ErrDamaged, explain(s.path, err))
+		broken := s.obstruct(err)
 		s.set(nil, broken)
 		s.note(broken)
 		return
@@ -41,23 +40,27 @@ func (s *Store) repair(d *database, cause error) {
 // damaged one aside and opens the new one. A crash on the way leaves the damaged
 // file where it was, or the new one complete.
 func (s *Store) replace(ctx context.Context, cause error) (*database, error) {
-	fresh := s.path + ".salvage"
-	if err := removeAll(fresh); err != nil {
-		return nil, err
+	fresh, started := s.path+".salvage", time.Now()
+	err := removeAll(fresh)
+	var result salvaged
+	if err == nil {
+		result, err = salvageInto(ctx, fresh, s.path)
 	}
-	started := time.Now()
-	result, err := salvageInto(ctx, fresh, s.path)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: %w: and no new file can be made: %w", cache.ErrDamaged, cause, err), removeAll(fresh))
+		return nil, fmt.Errorf("%w: %s: %w: and no new file can be made: %w", cache.ErrDamaged, s.path, cause, errors.Join(err, removeAll(fresh)))
 	}
 	aside, err := moveAside(s.path, fresh, started)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w: and it cannot be moved aside: %w", cache.ErrDamaged, cause, errors.Join(err, removeAll(fresh)))
+		return nil, fmt.Errorf("%w: %s: %w: and it cannot be moved aside: %w", cache.ErrDamaged, s.path, cause, errors.Join(err, removeAll(fresh)))
 	}
 	s.log.Error("the cache file was damaged and has been moved aside; policies that were lost are fetched again",
 		"aside", aside, "cause", cause, "salvaged", result.records, "complete", result.complete, "took", time.Since(started))
 	s.forgetDamaged()
-	return openDatabase(ctx, s.path)
+	d, err := openDatabase(ctx, s.path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: and the new file cannot be opened: %w", cache.ErrDamaged, s.path, err)
+	}
+	return d, nil
 }
 
 // moveAside gives the damaged file and its companions a new name, and its old

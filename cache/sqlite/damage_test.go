@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/postseal/postseal/cache"
@@ -226,7 +227,7 @@ func TestCCH02_LogTruncatedOrDamaged(t *testing.T) {
 func TestCCH02_BitsFlipped(t *testing.T) {
 	const records = 200
 	whole := stored(t, records, false)[""]
-	rounds := 150
+	rounds := 100
 	if testing.Short() {
 		rounds = 40
 	}
@@ -267,7 +268,7 @@ func TestCCH02_ManyBytesOverwritten(t *testing.T) {
 	const records = 200
 	whole := stored(t, records, false)[""]
 	r := rand.New(rand.NewPCG(5, 6))
-	for range 60 {
+	for range 40 {
 		damaged := bytes.Clone(whole)
 		for range 1 + r.IntN(30) {
 			at := r.IntN(len(damaged))
@@ -418,6 +419,57 @@ func TestCCH02_DamageWhileRunning(t *testing.T) {
 				t.Errorf("Put = %v, Err() = %v", err, s.Err())
 			}
 		})
+	}
+}
+
+// Something in the way of the new file stands for all that can hinder a repair.
+func TestCCH02_RepairFailsAndSucceedsLater(t *testing.T) {
+	const records = 500
+	path := filepath.Join(t.TempDir(), "postseal.db")
+	stored(t, records, false).write(t, path)
+	obstacle := filepath.Join(path+".salvage", "x")
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, path)
+		defer s.Close()
+		if err := errors.Join(os.MkdirAll(obstacle, 0o700), os.Truncate(path, 30*4096)); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if _, err := s.Get(t.Context(), "policy", record(records-1).Key); !errors.Is(err, cache.ErrDamaged) || !strings.Contains(err.Error(), path) {
+				t.Errorf("Get = %v, want ErrDamaged and the path", err)
+			}
+		}
+		if err := s.Put(t.Context(), record(1)); !errors.Is(err, cache.ErrDamaged) || !errors.Is(s.Err(), cache.ErrDamaged) {
+			t.Errorf("Put = %v, Err() = %v, want ErrDamaged", err, s.Err())
+		}
+		if second, err := sqlite.OpenReadOnly(t.Context(), sqlite.Config{Path: path}); err == nil {
+			second.Close()
+		}
+		if err := os.RemoveAll(path + ".salvage"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if err := s.Put(t.Context(), record(1)); err != nil || s.Err() != nil {
+			t.Errorf("Put = %v, Err() = %v", err, s.Err())
+		}
+		if n := count(t, s); n < 50 {
+			t.Errorf("%d of %d records", n, records)
+		}
+	})
+}
+
+func TestCCH02_NothingIsTouchedWhenNoNewFileCanBeMade(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "postseal.db")
+	garbage := bytes.Repeat([]byte("garbage "), 1024)
+	fileSet{"": garbage}.write(t, path)
+	if err := os.MkdirAll(filepath.Join(path+".salvage", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sqlite.Open(t.Context(), sqlite.Config{Path: path}); !errors.Is(err, cache.ErrDamaged) || !strings.Contains(err.Error(), path) {
+		t.Errorf("Open = %v, want ErrDamaged and the path", err)
+	}
+	if content, err := os.ReadFile(path); err != nil || !bytes.Equal(content, garbage) {
+		t.Errorf("the file was touched: %v", err)
 	}
 }
 

@@ -56,7 +56,7 @@ func explain(path string, err error) error {
 	switch c := code(err); {
 	case damaged(err):
 		return fmt.Errorf("%w: %s: %w", cache.ErrDamaged, path, err)
-	case c == sqlite3.SQLITE_FULL || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
+	case c == sqlite3.SQLITE_FULL, c == sqlite3.SQLITE_IOERR && onFullDisk(path), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return fmt.Errorf("cache/sqlite: %s: the disk is full: make room, nothing else is needed: %w", path, err)
 	case c == sqlite3.SQLITE_READONLY, errors.Is(err, syscall.EROFS), c != 0 && onReadOnlyDisk(path):
 		return fmt.Errorf("%w: %s: mount the file system writable, or make the file and its directory belong to the daemon's user: %w",
@@ -73,6 +73,17 @@ func explain(path string, err error) error {
 // refused just an input/output error. POSIX access(2): EROFS, for root as well.
 func onReadOnlyDisk(path string) bool {
 	return errors.Is(unix.Access(filepath.Dir(path), unix.W_OK), unix.EROFS)
+}
+
+// onFullDisk asks as well: without room for its index in memory that is shared,
+// SQLite speaks of an input/output error.
+func onFullDisk(path string) bool {
+	const index = 32 << 10 // bytes that SQLite asks for
+	var disk unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(path), &disk); err != nil {
+		return false
+	}
+	return int64(disk.Bavail)*int64(disk.Bsize) < index
 }
 
 // writable tells whether the file system lets this process write the file and

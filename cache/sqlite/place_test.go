@@ -381,6 +381,14 @@ func TestReadOnlyUntilTheCauseIsGone(t *testing.T) {
 		if err := s.Put(t.Context(), record(2)); !errors.Is(err, cache.ErrReadOnly) || !strings.Contains(err.Error(), path) {
 			t.Errorf("Put = %v, want ErrReadOnly", err)
 		}
+		first := s.Err().Error()
+		for range 5 {
+			time.Sleep(time.Minute)
+			_ = s.Put(t.Context(), record(2))
+		}
+		if s.Err().Error() != first || strings.Count(j.String(), "level=ERROR") != 1 {
+			t.Errorf("Err() = %v, at first %s; log: %s", s.Err(), first, j.String())
+		}
 		if err := os.Remove(path + ".lock"); err != nil {
 			t.Fatal(err)
 		}

@@ -42,8 +42,9 @@ type Store struct {
 	damage chan found // by a reader, for the writer to replace
 
 	// Of the writer's goroutine alone.
-	lock    *lock
-	attempt time.Time // when opening for writing failed last
+	lock     *lock
+	attempt  time.Time // when opening for writing failed last
+	obstacle error     // and why
 
 	life context.Context // of the purge and of the checks
 	end  context.CancelFunc
@@ -89,8 +90,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		if s.db = s.fallBack(ctx, err); s.db == nil {
 			return nil, errors.Join(err, s.lock.release())
 		}
-		s.attempt = time.Now()
-		s.note(err)
+		s.note(s.obstruct(err))
 	}
 	s.own.Go(s.write)
 	s.own.Go(func() { s.purgeHourly(s.life) })

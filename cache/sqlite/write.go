@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -206,18 +207,25 @@ func (s *Store) writableDatabase() (*database, error) {
 		s.repair(f.database, f.cause)
 	}
 	s.mu.Lock()
-	d, broken, fault := s.db, s.broken, s.fault
+	d := s.db
 	s.mu.Unlock()
 	if d != nil && d.writer != nil {
 		return d, nil
 	}
 	if time.Since(s.attempt) < retryAfter {
-		if broken != nil {
-			return nil, broken
-		}
-		return nil, fmt.Errorf("%w: %w", cache.ErrReadOnly, fault)
+		return nil, s.obstacle
 	}
 	return s.reopen(d)
+}
+
+// obstruct keeps why the file cannot be written for now, and returns the error
+// that callers get.
+func (s *Store) obstruct(cause error) error {
+	if !errors.Is(cause, cache.ErrReadOnly) && !errors.Is(cause, cache.ErrDamaged) {
+		cause = fmt.Errorf("%w: %w", cache.ErrReadOnly, cause)
+	}
+	s.attempt, s.obstacle = time.Now(), cause
+	return cause
 }
 
 // reopen opens the file for writing after that has failed before. old, if any, was
@@ -227,8 +235,7 @@ func (s *Store) reopen(old *database) (*database, error) {
 	defer cancel()
 	d, err := s.openForWriting(ctx)
 	if err != nil {
-		s.attempt = time.Now()
-		return nil, fmt.Errorf("%w: %w", cache.ErrReadOnly, explain(s.path, err))
+		return nil, s.obstruct(explain(s.path, err))
 	}
 	s.set(d, nil)
 	if old != nil {
