@@ -15,7 +15,9 @@ build:
 run: build
 	@echo 'main.cf:  smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:postseal'
 	@echo 'try:      postmap -q gmail.com socketmap:inet:127.0.0.1:8463:postseal'
+	@echo '          (no output: no policy of its own, smtp_tls_security_level of main.cf decides)'
 	@echo '          bin/postseal explain gmail.com'
+	@echo 'end:      Ctrl-C'
 	@echo
 	@exec bin/postseal serve
 

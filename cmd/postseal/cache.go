@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -23,8 +24,6 @@ func newCacheCommand(opts *globalOptions) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "cache",
 		Short: "The daemon's memory of MTA-STS policies",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	c.AddCommand(cacheList(opts), cacheShow(opts), cacheRefresh(opts), cacheFlush(opts), cacheExport(opts), cacheImport(opts))
 	return c
@@ -42,8 +41,11 @@ func (o *globalOptions) memory(ctx context.Context) ([]policy.HeldPolicy, *Confi
 		return all, cfg, err
 	}
 	store, err := sqlite.OpenReadOnly(ctx, sqlite.Config{Path: cfg.Cache.Path})
-	if err != nil {
-		return nil, nil, fmt.Errorf("no daemon is running, and its file: %w", err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil, fmt.Errorf("no daemon is running, and there is no %s; start one with: postseal serve, or run this as its user and with its --config", cfg.Cache.Path)
+	case err != nil:
+		return nil, nil, fmt.Errorf("no daemon is running, and its file cannot be read: %w", err)
 	}
 	defer store.Close()
 	all, err = policy.ReadHeld(ctx, store)
@@ -62,6 +64,10 @@ func cacheList(opts *globalOptions) *cobra.Command {
 			}
 			if opts.json {
 				return printJSON(cmd.OutOrStdout(), orEmpty(all))
+			}
+			if len(all) == 0 {
+				fmt.Fprintln(cmd.ErrOrStderr(), "postseal: no policies yet; each comes with the first question about its domain")
+				return nil
 			}
 			return printHeld(cmd.OutOrStdout(), all)
 		},
@@ -181,6 +187,9 @@ func exportMap(out, warn io.Writer, all []policy.HeldPolicy, cfg *Config) error 
 	for _, l := range left {
 		fmt.Fprintln(warn, "postseal: left out:", l)
 	}
+	if len(lines) == 0 {
+		fmt.Fprintln(warn, "postseal: no policy and no rule to write: with this map smtp_tls_security_level of main.cf decides everywhere")
+	}
 	if _, err := fmt.Fprintf(out, "# written by postseal at %s; a snapshot, for an emergency only\n", now.UTC().Format(time.RFC3339)); err != nil {
 		return err
 	}
@@ -204,7 +213,7 @@ func cacheImport(opts *globalOptions) *cobra.Command {
 			}
 			var all []policy.HeldPolicy
 			if err := json.Unmarshal(text, &all); err != nil {
-				return fmt.Errorf("%s: not what 'cache export --json' writes: %w", args[0], err)
+				return fmt.Errorf("%s: not what 'postseal cache export --json' writes, a list of policies", args[0])
 			}
 			var result struct{ Imported int }
 			if err := opts.daemonCall(cmd.Context(), http.MethodPost, "/policies", bytes.NewReader(text), &result); err != nil {

@@ -166,7 +166,7 @@ func (c *controlClient) call(ctx context.Context, method, path string, query url
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("control socket %s: permission denied; run the command as root or as the daemon's user", c.path)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%w: %w", errNoDaemon, err)
+		return fmt.Errorf("%w (nobody listens on %s)", errNoDaemon, c.path)
 	case err != nil:
 		return fmt.Errorf("control socket %s: %w", c.path, err)
 	}

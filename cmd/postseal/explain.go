@@ -31,7 +31,12 @@ at each of them. KEY is what Postfix asks for: example.com, [relay.example]:587.
 
 The text can be pasted to a partner's postmaster: the reason of a rule is not in
 it. It comes from the running daemon, or from a look-up of its own when none runs.`,
-		Args: cobra.MinimumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("which destination? For example: postseal explain example.com")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ask, done, err := explainer(cmd.Context(), opts)
 			if err != nil {
@@ -172,7 +177,7 @@ func writeExplanation(w io.Writer, x policy.Explanation) error {
 	p.line("")
 	p.line("Replies to Postfix%s, by map name:", version3(x.Postfix))
 	for _, name := range policy.MapNames {
-		p.item(name, "%s", x.Replies[name])
+		p.line("  %-15s %s", name, x.Replies[name])
 	}
 	p.line("Looked at %s", x.At.Format(time.RFC3339))
 	return p.err

@@ -8,7 +8,10 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -113,6 +116,11 @@ func (s *sockets) adopt(ctx context.Context, svc service, passed []net.Listener,
 // add binds a socket and serves on it. Only a required service fails for want
 // of one; the others are tried again.
 func (s *sockets) add(ctx context.Context, svc service, p place) error {
+	if path, ok := strings.CutPrefix(p.address, "unix:"); ok && svc.name == "control" {
+		// Started by hand nobody has made /run/postseal. What goes wrong here,
+		// bind says.
+		_ = os.Mkdir(filepath.Dir(path), 0o750)
+	}
 	l, err := s.bind(ctx, p)
 	if err == nil {
 		s.run(ctx, svc, p.address, l)

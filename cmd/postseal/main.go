@@ -80,5 +80,29 @@ Exit codes: 0 fine, 1 findings or refusal, 2 usage or failure.`,
 		newServeCommand(opts), newExplainCommand(opts), newCacheCommand(opts), newConfigCommand(opts),
 		newReloadCommand(opts), newHealthcheckCommand(opts), newVersionCommand(opts),
 	)
+	refuseUnknownCommands(root)
 	return root
+}
+
+// refuseUnknownCommands makes a misspelt command a failure: a script must not
+// take the help, and exit code 0, for what it asked for.
+func refuseUnknownCommands(c *cobra.Command) {
+	if !c.HasSubCommands() {
+		return
+	}
+	c.Args = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		text := fmt.Sprintf("unknown command %q", c.CommandPath()+" "+args[0])
+		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+			text += fmt.Sprintf("; did you mean %q?", c.CommandPath()+" "+near[0])
+		}
+		return fmt.Errorf("%s; %s --help lists them", text, c.CommandPath())
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	c.SuggestionsMinimumDistance = 2
+	for _, sub := range c.Commands() {
+		refuseUnknownCommands(sub)
+	}
 }

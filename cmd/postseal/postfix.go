@@ -32,6 +32,7 @@ type postfixWatch struct {
 	snapshot *conf.Snapshot
 	seen     map[tlspolicy.Version]time.Time // versions and when they were last there
 	told     map[string]bool                 // problems that the log has
+	absent   bool                            // the log has it that there is no Postfix
 }
 
 func newPostfixWatch(d *daemon) *postfixWatch {
@@ -95,10 +96,15 @@ func (w *postfixWatch) reread() {
 func (w *postfixWatch) take(s *conf.Snapshot, err error) {
 	switch {
 	case errors.Is(err, conf.ErrNoPostfix):
-		w.d.log.Info("no Postfix here: nothing is assumed about it", "reason", err)
+		if !w.absent {
+			w.d.log.Info("no Postfix here: nothing is assumed about it", "reason", err)
+		}
+		w.absent = true
 	case err != nil:
 		w.d.log.Warn("Postfix's configuration cannot be read; what was known stays", "error", err)
 		return
+	default:
+		w.absent = false
 	}
 	w.mu.Lock()
 	w.snapshot = s

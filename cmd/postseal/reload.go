@@ -39,12 +39,8 @@ func newHealthcheckCommand(opts *globalOptions) *cobra.Command {
 		Short: "Exit 0 when the daemon is ready, for containers",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, _, err := loadConfig(opts.configPath, opts.configSet)
-			if err != nil {
-				return err
-			}
 			var r readiness
-			if err := newControlClient(cfg.Control.Listen).call(cmd.Context(), http.MethodGet, "/ready", nil, nil, &r); err != nil {
+			if err := opts.daemonCall(cmd.Context(), http.MethodGet, "/ready", nil, &r); err != nil {
 				return err
 			}
 			if opts.json {

@@ -83,7 +83,9 @@ func serve(opts *globalOptions, logger *slog.Logger) error {
 	})
 	watchers.Go(func() { d.heed(life, signals, drain) })
 	err = d.run(serving)
-	logger.Info("ended", "error", err)
+	if err == nil {
+		logger.Info("ended")
+	}
 	return err
 }
 
@@ -105,7 +107,7 @@ func (d *daemon) heed(life context.Context, signals <-chan os.Signal, drain cont
 				d.socketmap.Close()
 			default:
 				draining = true
-				d.log.Info("ending once Postfix's connections are gone", "signal", s.String(), "connections", d.socketmap.Conns(), "at_most", d.config().Socketmap.Drain)
+				d.log.Info("ending once Postfix's connections are gone; a second signal ends at once", "signal", s.String(), "connections", d.socketmap.Conns(), "at_most", d.config().Socketmap.Drain)
 				d.notify(systemd.Stopping)
 				drain()
 			}

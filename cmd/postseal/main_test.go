@@ -1,0 +1,91 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// typed is the error of a command line, and what it printed.
+func typed(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	root := newRootCommand()
+	root.SetArgs(args)
+	root.SetOut(&out)
+	root.SetErr(&out)
+	err := root.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+// What was not understood is a failure, and never the help with exit code 0.
+func TestCommands_Misspelt(t *testing.T) {
+	for line, want := range map[string]string{
+		"explian example.com": `unknown command "postseal explian"; did you mean "postseal explain"?; postseal --help lists them`,
+		"nonsense":            `unknown command "postseal nonsense"; postseal --help lists them`,
+		"cache lst":           `unknown command "postseal cache lst"; did you mean "postseal cache list"?; postseal cache --help lists them`,
+		"config chek":         `unknown command "postseal config chek"; did you mean "postseal config check"?; postseal config --help lists them`,
+		"explain":             "which destination? For example: postseal explain example.com",
+	} {
+		if _, err := typed(t, strings.Fields(line)...); err == nil || err.Error() != want {
+			t.Errorf("postseal %s: %v\nwant %s", line, err, want)
+		}
+	}
+	for _, line := range []string{"", "cache", "config"} {
+		if out, err := typed(t, strings.Fields(line)...); err != nil || !strings.Contains(out, "Available Commands:") {
+			t.Errorf("postseal %s: %v, %q", line, err, out)
+		}
+	}
+}
+
+// Without a daemon and its file a command says where it looked, and what to do.
+func TestCommands_NoDaemon(t *testing.T) {
+	dir := t.TempDir()
+	config := filepath.Join(dir, "postseal.toml")
+	text := "[control]\nlisten = \"unix:" + dir + "/control.sock\"\n[cache]\npath = \"" + dir + "/postseal.db\"\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	nobody := "no daemon is running (nobody listens on " + dir + "/control.sock); start it with: postseal serve"
+	for line, want := range map[string]string{
+		"reload":                  nobody,
+		"healthcheck":             nobody,
+		"cache flush example.com": nobody,
+		"cache list": "no daemon is running, and there is no " + dir + "/postseal.db; " +
+			"start one with: postseal serve, or run this as its user and with its --config",
+	} {
+		_, err := typed(t, append(strings.Fields(line), "--config", config)...)
+		if err == nil || err.Error() != want {
+			t.Errorf("postseal %s: %v\nwant %s", line, err, want)
+		}
+		var exit *exitError
+		if errors.As(err, &exit) {
+			t.Errorf("postseal %s: exit code %d", line, exit.code)
+		}
+	}
+}
+
+// Started by hand the daemon makes the folder of its control socket, and only that one.
+func TestControlFolderIsMade(t *testing.T) {
+	d := &daemon{log: slog.New(slog.DiscardHandler)}
+	d.sockets = &sockets{d: d, open: map[string]*socket{}}
+	ctx, stop := context.WithCancel(t.Context())
+	dir := t.TempDir()
+	for path, made := range map[string]bool{dir + "/run/control.sock": true, dir + "/no/such/control.sock": false} {
+		svc := service{name: "control", serve: serveHTTP((&control{d}).handler())}
+		if err := d.sockets.apply(ctx, svc, []place{{address: "unix:" + path, mode: 0o600}}); err != nil {
+			t.Error(err)
+		}
+		info, err := os.Stat(filepath.Dir(path))
+		if (err == nil) != made || made && info.Mode().Perm() != 0o750 {
+			t.Errorf("%s: %v, %v", filepath.Dir(path), info, err)
+		}
+	}
+	stop()
+	d.sockets.work.Wait()
+}
