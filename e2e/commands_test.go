@@ -32,6 +32,7 @@ type story struct {
 	postfix  *lab.Postfix
 	postseal *lab.Postseal
 	seen     map[string]int // token → deliveries of it that a step has spoken of
+	held     map[string]int // token of a message that the last flush set in motion → its attempts before
 	streams  map[string]*stream
 }
 
@@ -112,27 +113,54 @@ func stepSend(ctx context.Context, s *story, words []string) error {
 	return s.postfix.Send(ctx, words[0], words[1:]...)
 }
 
-// flush: everything in the queue is tried again, and steps speak of what happens from now on.
+// flush: everything in the queue is tried again, and steps speak of what happens from now on. What the last flush set
+// in motion comes to its end first: its outcomes would be taken for those of this one.
 func stepFlush(ctx context.Context, s *story, _ []string) error {
-	for _, d := range s.postfix.Log.Deliveries() {
-		s.seen[d.ID] = 0
+	if err := until(ctx, s.flushed); err != nil {
+		return err
 	}
-	for _, d := range s.postfix.Log.Deliveries() {
-		s.seen[d.ID]++
+	attempts := s.attempts()
+	clear(s.held)
+	for token, list := range attempts {
+		// What has arrived already, by a try of Postfix's own, may still be spoken of.
+		for s.seen[token] < len(list) && list[s.seen[token]].Status == "deferred" {
+			s.seen[token]++
+		}
+		if list[len(list)-1].Status == "deferred" {
+			s.held[token] = len(list)
+		}
 	}
 	return s.postfix.Flush(ctx)
+}
+
+// flushed tells whether all that was held at the last flush has been tried since, and is back in the queue.
+func (s *story) flushed() error {
+	if s.postfix.Busy() {
+		return errors.New("a delivery does not come to its end")
+	}
+	attempts := s.attempts()
+	for token, before := range s.held {
+		if len(attempts[token]) <= before {
+			return fmt.Errorf("%s has not been tried since the last flush", token)
+		}
+	}
+	return nil
+}
+
+// attempts groups the deliveries so far by message.
+func (s *story) attempts() map[string][]lab.Delivery {
+	attempts := make(map[string][]lab.Delivery)
+	for _, d := range s.postfix.Log.Deliveries() {
+		attempts[d.ID] = append(attempts[d.ID], d)
+	}
+	return attempts
 }
 
 // next waits for the next delivery attempt of a message that no step has spoken of.
 func (s *story) next(ctx context.Context, token string) (lab.Delivery, error) {
 	var found lab.Delivery
 	err := until(ctx, func() error {
-		var all []lab.Delivery
-		for _, d := range s.postfix.Log.Deliveries() {
-			if d.ID == token {
-				all = append(all, d)
-			}
-		}
+		all := s.attempts()[token]
 		if len(all) <= s.seen[token] {
 			return fmt.Errorf("no further attempt to deliver %s", token)
 		}

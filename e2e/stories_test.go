@@ -146,7 +146,7 @@ func setUp(env *testscript.Env, in lab.Installation) error {
 	if err != nil {
 		return err
 	}
-	s := &story{world: world, seen: make(map[string]int)}
+	s := &story{world: world, seen: make(map[string]int), held: make(map[string]int)}
 	env.Values[storyKey{}] = s
 	env.Defer(func() {
 		if err := world.Close(); err != nil {

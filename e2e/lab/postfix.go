@@ -47,8 +47,8 @@ maillog_file = %[1]s/maillog
 maillog_file_prefixes = /media
 syslog_name = %[2]s
 queue_run_delay = 300s
-minimal_backoff_time = 1s
-maximal_backoff_time = 1s
+minimal_backoff_time = 300s
+maximal_backoff_time = 300s
 default_destination_concurrency_failed_cohort_limit = 0
 smtp_connect_timeout = 5s
 smtp_dns_support_level = dnssec
@@ -251,6 +251,18 @@ func (p *Postfix) Send(ctx context.Context, token string, recipients ...string) 
 func (p *Postfix) Flush(ctx context.Context) error {
 	_, err := p.Run(ctx, "", "postqueue", "-f")
 	return err
+}
+
+// Busy tells whether a message is on its way. A message whose deferral has just been logged still is, until its file is
+// back in the deferred queue; a flush at that moment would pass it by.
+func (p *Postfix) Busy() bool {
+	for _, queue := range []string{"maildrop", "incoming", "active"} {
+		entries, err := os.ReadDir(filepath.Join(p.dir, "queue", queue))
+		if err != nil || len(entries) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // kill ends master and all its children: they are one process group.
