@@ -225,8 +225,10 @@ func (d *daemon) listen(ctx context.Context, c *Config) error {
 	if c.Control.Listen != "" {
 		commands.Listen = []string{c.Control.Listen}
 	}
+	if err := d.sockets.apply(ctx, service{name: "socketmap", required: true, serve: d.serveSocketmap}, places(c.Socketmap.ListenConfig)); err != nil {
+		return err
+	}
 	return errors.Join(
-		d.sockets.apply(ctx, service{name: "socketmap", required: true, serve: d.serveSocketmap}, places(c.Socketmap.ListenConfig)),
 		d.sockets.apply(ctx, service{name: "http", serve: serveHTTP(d.httpHandler())}, places(c.HTTP)),
 		d.sockets.apply(ctx, service{name: "control", serve: serveHTTP((&control{d}).handler())}, places(commands)),
 	)
@@ -285,13 +287,15 @@ func (d *daemon) reload() error {
 	if old.Socketmap.Drain != cfg.Socketmap.Drain {
 		d.log.Warn("[socketmap] drain takes effect at a restart", "drain", cfg.Socketmap.Drain)
 	}
+	if err := d.listen(d.serving, cfg); err != nil {
+		return errors.Join(err, d.resolver.Reconfigure(d.resolverConfig(old)))
+	}
 	d.fetcher.Store(fetcher)
 	d.cfg.Store(cfg)
 	d.engine.Configure(engineSettings(cfg), d.postfix.known())
 	d.postfix.reread()
-	err = d.listen(d.serving, cfg)
-	d.log.Info("configuration read again", "config", cfg.Path, "rules", len(cfg.Rules.All()), "error", err)
-	return err
+	d.log.Info("configuration read again", "config", cfg.Path, "rules", len(cfg.Rules.All()))
+	return nil
 }
 
 // alive is the watchdog's question: does a question for nothing get its answer.

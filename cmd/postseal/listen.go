@@ -69,6 +69,10 @@ func (s *sockets) apply(ctx context.Context, svc service, want []place) error {
 	if passed := s.passed[svc.name]; len(passed) > 0 {
 		return s.adopt(ctx, svc, passed, want)
 	}
+	fresh, err := s.bindFresh(ctx, svc, want)
+	if err != nil {
+		return err
+	}
 	s.mu.Lock()
 	for _, k := range s.open {
 		if k.service == svc.name && !slices.ContainsFunc(want, func(p place) bool { return p.address == k.address }) {
@@ -77,19 +81,43 @@ func (s *sockets) apply(ctx context.Context, svc service, want []place) error {
 			delete(s.open, svc.name+" "+k.address)
 		}
 	}
-	var fresh []place
-	for _, p := range want {
-		if s.open[svc.name+" "+p.address] == nil {
-			fresh = append(fresh, p)
-		}
-	}
 	s.mu.Unlock()
-	for _, p := range fresh {
-		if err := s.add(ctx, svc, p); err != nil {
-			return err
-		}
+	for _, b := range fresh {
+		s.add(ctx, svc, b)
 	}
 	return nil
+}
+
+// attempt is what came of binding a socket.
+type attempt struct {
+	place
+	listener net.Listener
+	err      error
+}
+
+// bindFresh binds the sockets that are not open yet, before any other is closed:
+// where a required service cannot have its new socket, it keeps the old ones.
+func (s *sockets) bindFresh(ctx context.Context, svc service, want []place) ([]attempt, error) {
+	s.mu.Lock()
+	want = slices.DeleteFunc(slices.Clone(want), func(p place) bool { return s.open[svc.name+" "+p.address] != nil })
+	s.mu.Unlock()
+	var fresh []attempt
+	for _, p := range want {
+		if path, ok := strings.CutPrefix(p.address, "unix:"); ok && svc.name == "control" {
+			// Started by hand nobody has made /run/postseal. What goes wrong here,
+			// bind says.
+			_ = os.Mkdir(filepath.Dir(path), 0o750)
+		}
+		l, err := s.bind(ctx, p)
+		if err != nil && svc.required {
+			for _, b := range fresh {
+				b.listener.Close()
+			}
+			return nil, fmt.Errorf("[%s] listen = %q: %w", svc.name, p.address, err)
+		}
+		fresh = append(fresh, attempt{p, l, err})
+	}
+	return fresh, nil
 }
 
 // adopt serves on the sockets that systemd passed, once.
@@ -113,28 +141,17 @@ func (s *sockets) adopt(ctx context.Context, svc service, passed []net.Listener,
 	return nil
 }
 
-// add binds a socket and serves on it. Only a required service fails for want
-// of one; the others are tried again.
-func (s *sockets) add(ctx context.Context, svc service, p place) error {
-	if path, ok := strings.CutPrefix(p.address, "unix:"); ok && svc.name == "control" {
-		// Started by hand nobody has made /run/postseal. What goes wrong here,
-		// bind says.
-		_ = os.Mkdir(filepath.Dir(path), 0o750)
+// add serves on a socket. One that could not be bound is tried again.
+func (s *sockets) add(ctx context.Context, svc service, b attempt) {
+	if b.err == nil {
+		s.run(ctx, svc, b.address, b.listener)
+		return
 	}
-	l, err := s.bind(ctx, p)
-	if err == nil {
-		s.run(ctx, svc, p.address, l)
-		return nil
-	}
-	if svc.required {
-		return fmt.Errorf("[%s] listen = %q: %w", svc.name, p.address, err)
-	}
-	s.d.log.Error("cannot listen; trying on", "service", svc.name, "socket", p.address, "error", err)
+	s.d.log.Error("cannot listen; trying on", "service", svc.name, "socket", b.address, "error", b.err)
 	ctx, stop := context.WithCancel(ctx)
-	k := &socket{service: svc.name, address: p.address, err: err, stop: stop}
+	k := &socket{service: svc.name, address: b.address, err: b.err, stop: stop}
 	s.put(k)
-	s.work.Go(func() { s.retry(ctx, svc, p, k) })
-	return nil
+	s.work.Go(func() { s.retry(ctx, svc, b.place, k) })
 }
 
 func (s *sockets) retry(ctx context.Context, svc service, p place, k *socket) {
