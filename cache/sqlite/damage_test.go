@@ -146,6 +146,7 @@ func survivors(t testing.TB, files fileSet, n int) int {
 // some milliseconds, so that is tried where it can matter: all over the header,
 // around the borders of pages, and now and then between them.
 func TestCCH02_TruncatedAtEveryOffset(t *testing.T) {
+	t.Parallel() // it waits for the disk
 	const records = 12
 	whole := stored(t, records, false)[""]
 	path := filepath.Join(t.TempDir(), "truncated.db")
@@ -177,6 +178,7 @@ func TestCCH02_TruncatedAtEveryOffset(t *testing.T) {
 }
 
 func TestCCH02_TruncatedWhenBig(t *testing.T) {
+	t.Parallel() // it waits for the disk
 	const records = 2000
 	whole := stored(t, records, false)[""]
 	for i := 1; i < 12; i++ {
@@ -189,6 +191,7 @@ func TestCCH02_TruncatedWhenBig(t *testing.T) {
 }
 
 func TestCCH02_LogTruncatedOrDamaged(t *testing.T) {
+	t.Parallel() // it waits for the disk
 	const records = 300 // 6 commits
 	files := stored(t, records, true)
 	log := files["-wal"]
@@ -225,6 +228,7 @@ func TestCCH02_LogTruncatedOrDamaged(t *testing.T) {
 }
 
 func TestCCH02_BitsFlipped(t *testing.T) {
+	t.Parallel() // it waits for the disk
 	const records = 200
 	whole := stored(t, records, false)[""]
 	rounds := 100
@@ -250,6 +254,7 @@ func TestCCH02_BitsFlipped(t *testing.T) {
 }
 
 func TestCCH02_EveryByteOfTheHeaderFlipped(t *testing.T) {
+	t.Parallel() // it waits for the disk
 	const records = 20
 	whole := stored(t, records, false)[""]
 	for at := range 100 {
@@ -265,6 +270,7 @@ func TestCCH02_EveryByteOfTheHeaderFlipped(t *testing.T) {
 }
 
 func TestCCH02_ManyBytesOverwritten(t *testing.T) {
+	t.Parallel() // it waits for the disk
 	const records = 200
 	whole := stored(t, records, false)[""]
 	r := rand.New(rand.NewPCG(5, 6))
@@ -282,6 +288,7 @@ func TestCCH02_ManyBytesOverwritten(t *testing.T) {
 }
 
 func TestCCH02_PageDestroyed(t *testing.T) {
+	t.Parallel() // it waits for the disk
 	const records = 200
 	whole := stored(t, records, false)[""]
 	for page := 0; page < len(whole)/4096; page++ {
