@@ -381,3 +381,28 @@ func TestRefreshesKeepNobodyWaiting(t *testing.T) {
 		}
 	})
 }
+
+// TestCCH04_EvictedPolicies: a policy that demands nothing goes with its name,
+// one that is enforced is found again.
+func TestCCH04_EvictedPolicies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for mode, held := range map[string]int{"enforce": 1, "testing": 0, "none": 0} {
+			w := start(t, signedZone, nil)
+			w.hosts.set("ex.test", strings.ReplaceAll(enforceBody, "enforce", mode))
+			w.ask("ex.test")
+			if d := w.engine.domain("ex.test"); d.protected() != (held == 1) {
+				t.Errorf("%s: protected %t", mode, d.protected())
+			}
+			w.engine.domains.Delete("ex.test")
+			time.Sleep(time.Minute)
+			if n := len(w.engine.Held()); n != held {
+				t.Errorf("%s: %d policies held", mode, n)
+			}
+			w.hosts.set("ex.test", "")
+			if got := w.ask("ex.test"); (got == secureReply) != (held == 1) {
+				t.Errorf("%s: %q", mode, got)
+			}
+			w.stop()
+		}
+	})
+}
