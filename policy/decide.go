@@ -2,6 +2,7 @@ package policy
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/postseal/postseal/internal/postfix/tlspolicy"
 	"github.com/postseal/postseal/policy/dane"
@@ -247,7 +248,7 @@ func (c column) enforce() Decision {
 		if c.class == dane.D1 {
 			return c.daneOnly(RowMismatchD1)
 		}
-		return c.secure(RowMismatch, nil, p.MX)
+		return c.secure(RowMismatch, nil, c.closed())
 	}
 	switch c.class {
 	case dane.D1:
@@ -270,6 +271,28 @@ func (c column) enforce() Decision {
 	}
 	// D0, D2u, D5, DX: DANE has no authority over the names.
 	return c.secure(c.row(), nil, h.matching)
+}
+
+// noSuchHost is for match= when nothing may match: RFC 2606 keeps the name free.
+const noSuchHost = "mx-not-in-policy.invalid"
+
+// closed is the published list of a policy that names none of the hosts, for a
+// Postfix that takes ".example.com" for any depth: without the patterns below
+// which one of these hosts is, two labels deep, since that one's own certificate
+// would satisfy them (STS-072). An exact name stays: whoever has its key could
+// also have forged its address, and passes RFC 8461 §4 anyway.
+func (c column) closed() []string {
+	var list []string
+	for _, pattern := range c.evidence.Policy.MX {
+		parent, wild := strings.CutPrefix(pattern, "*")
+		if !wild || !slices.ContainsFunc(c.hosts.mx, func(host string) bool { return strings.HasSuffix(host, parent) }) {
+			list = append(list, pattern)
+		}
+	}
+	if len(list) == 0 {
+		return []string{noSuchHost}
+	}
+	return list
 }
 
 // enforceD3 leaves out the hosts whose look-up failed (RFC 7672 §2.1.2) and

@@ -293,3 +293,24 @@ func TestSTS061_LongPolicies(t *testing.T) {
 		}
 	}
 }
+
+// TestSTS072_DeepSubdomainWithoutNarrowing: a Postfix that takes .ex.test for any
+// depth is not told a pattern that the excluded host's own certificate satisfies.
+func TestSTS072_DeepSubdomainWithoutNarrowing(t *testing.T) {
+	for _, c := range []struct {
+		mx, want string
+		patterns []string
+	}{
+		{"10 nfoo.bar.ex.test", "mx-not-in-policy.invalid", []string{"*.ex.test"}},
+		{"10 nfoo.bar.ex.test", ".other.test:mail.ex.test", []string{"*.ex.test", "*.other.test", "mail.ex.test"}},
+		{"10 nevil.other.test", "mail.ex.test", []string{"mail.ex.test"}},
+		{"10 nevil.other.test", ".ex.test", []string{"*.ex.test"}},
+		{"10 nfoo.bar.ex.test, 20 n1", "n1.ex.test", []string{"*.ex.test"}},
+	} {
+		p := stsPolicy(t, c.patterns...)
+		e := Evidence{Key: Key{Name: "ex.test", Port: 25}, Policy: &p, DANE: evidenceOf(c.mx)}
+		if got, want := Decide(e, Options{}).String(), "OK secure match="+c.want+" servername=hostname"; got != want {
+			t.Errorf("MX %s, policy %q: got %q, want %q", c.mx, c.patterns, got, want)
+		}
+	}
+}
