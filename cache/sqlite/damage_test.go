@@ -191,7 +191,7 @@ func TestCCH02_TruncatedWhenBig(t *testing.T) {
 }
 
 func TestCCH02_LogTruncatedOrDamaged(t *testing.T) {
-	t.Parallel() // it waits for the disk
+	t.Parallel()        // it waits for the disk
 	const records = 300 // 6 commits
 	files := stored(t, records, true)
 	log := files["-wal"]
