@@ -194,7 +194,8 @@ func (t *smtpTLSPolicy) finish() error {
 		return fmt.Errorf("configured at fingerprint security level, but with no fingerprints to match")
 	}
 	if list, there := t.set["protocols"]; there && !t.tlsProtoMaskLims(list) {
-		return fmt.Errorf("invalid TLS protocol list %q: aborting TLS session", list)
+		//lint:ignore ST1005 Postfix says it so
+		return fmt.Errorf("Invalid TLS protocol list %q: aborting TLS session", list)
 	}
 	if grade, there := t.set["ciphers"]; there && !nameCode(grade, "high", "medium", "low", "export", "null") {
 		return fmt.Errorf("invalid cipher grade: %q", grade)
