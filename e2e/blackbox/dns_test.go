@@ -30,7 +30,7 @@ type rrset struct {
 	delay    time.Duration // before the answer
 	tcpOnly  bool          // over UDP: truncated
 	badTCP   bool          // over TCP: closed at once
-	mangled  string        // "id", "question", "short"
+	mangled  string        // what is wrong with the message: "id", "question", "short", "owner", "query", "extra"
 }
 
 func newZone() *zone {
@@ -112,7 +112,7 @@ func (s *rrset) flag(word string) error {
 		s.tcpOnly = true
 	case "tcpbroken":
 		s.tcpOnly, s.badTCP = true, true
-	case "id", "question", "short":
+	case "id", "question", "short", "owner", "query", "extra":
 		s.mangled = name
 	case "delay":
 		d, err := time.ParseDuration(value)
@@ -210,6 +210,7 @@ type view struct {
 	offline bool // no MTA-STS records, no addresses of policy hosts
 	dead    bool // SERVFAIL to everything but the probe
 	refuse  bool
+	delay   time.Duration
 }
 
 func (v view) alters(q dns.Question) (rcode int, altered bool) {
@@ -292,7 +293,7 @@ func (s *nameServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 		w.Close()
 		return
 	}
-	time.Sleep(set.delay)
+	time.Sleep(set.delay + v.delay)
 	opt := r.IsEdns0()
 	ad := m.AuthenticatedData && !v.stripAD && (r.AuthenticatedData || opt != nil && opt.Do())
 	rcode := m.Rcode
@@ -308,6 +309,19 @@ func (s *nameServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 		m.Id++
 	case "question":
 		m.Question = []dns.Question{{Name: "other.test.", Qtype: q.Qtype, Qclass: q.Qclass}}
+	case "owner":
+		for i, rr := range m.Answer {
+			m.Answer[i] = dns.Copy(rr)
+			m.Answer[i].Header().Name = "other.test."
+		}
+	case "query":
+		m.Response = false
+	case "extra":
+		for _, rr := range m.Answer {
+			rr = dns.Copy(rr)
+			rr.Header().Name = "other.test."
+			m.Answer = append(m.Answer, rr)
+		}
 	case "short":
 		_, _ = w.Write([]byte{byte(r.Id >> 8), byte(r.Id), 0x81})
 		return

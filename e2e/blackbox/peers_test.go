@@ -32,6 +32,7 @@ const (
 	refusingAddress   = "127.0.0.9"  // REFUSED
 	stubAddress       = "127.0.0.11" // Docker's stub
 	policyHostAddress = "127.0.0.2"
+	lateAddress       = "127.0.0.10" // answers 400 ms late
 )
 
 var (
@@ -48,7 +49,7 @@ func openPeers() error {
 	truth.sets[". NS"] = &rrset{}
 	truth.names["."] = true
 	for address, v := range map[string]view{resolverAddress: {}, strippingAddress: {stripAD: true}, offlineAddress: {offline: true},
-		deadAddress: {dead: true}, silentAddress: {silent: true}, refusingAddress: {refuse: true}, stubAddress: {}} {
+		deadAddress: {dead: true}, silentAddress: {silent: true}, refusingAddress: {refuse: true}, stubAddress: {}, private: {}, lateAddress: {delay: 400 * time.Millisecond}} {
 		s, err := startNameServer(truth, address, v)
 		if err != nil {
 			return err
