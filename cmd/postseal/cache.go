@@ -169,31 +169,60 @@ from its file:
 With --json it writes what 'postseal cache import' reads.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			all, cfg, err := opts.memory(cmd.Context())
+			if opts.json {
+				all, _, err := opts.memory(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return printJSON(cmd.OutOrStdout(), orEmpty(all))
+			}
+			m, err := opts.staticMap(cmd.Context())
 			if err != nil {
 				return err
 			}
-			if opts.json {
-				return printJSON(cmd.OutOrStdout(), orEmpty(all))
-			}
-			return exportMap(cmd.OutOrStdout(), cmd.ErrOrStderr(), all, cfg)
+			return m.write(cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 }
 
-func exportMap(out, warn io.Writer, all []policy.HeldPolicy, cfg *Config) error {
-	now := time.Now()
-	lines, left := policy.Emergency(all, cfg.Rules, policy.Options{Floor: cfg.TLSPolicy.Floor}, now)
-	for _, l := range left {
+// staticMap is the policy map for an emergency.
+type staticMap struct {
+	Lines []string  `json:"lines"`
+	Left  []string  `json:"left"` // what it cannot hold
+	At    time.Time `json:"at"`
+}
+
+func newStaticMap(all []policy.HeldPolicy, cfg *Config) staticMap {
+	m := staticMap{At: time.Now()}
+	m.Lines, m.Left = policy.Emergency(all, cfg.Rules, policy.Options{Floor: cfg.TLSPolicy.Floor}, m.At)
+	return m
+}
+
+// staticMap has the map made by the daemon, which knows what each destination
+// rests on, or makes it from the daemon's file when none runs.
+func (o *globalOptions) staticMap(ctx context.Context) (m staticMap, err error) {
+	err = o.daemonCall(ctx, http.MethodGet, "/static-map", nil, &m)
+	if !errors.Is(err, errNoDaemon) {
+		return m, err
+	}
+	all, cfg, err := o.memory(ctx)
+	if err != nil {
+		return m, err
+	}
+	return newStaticMap(all, cfg), nil
+}
+
+func (m staticMap) write(out, warn io.Writer) error {
+	for _, l := range m.Left {
 		fmt.Fprintln(warn, "postseal: left out:", l)
 	}
-	if len(lines) == 0 {
+	if len(m.Lines) == 0 {
 		fmt.Fprintln(warn, "postseal: no policy and no rule to write: with this map smtp_tls_security_level of main.cf decides everywhere")
 	}
-	if _, err := fmt.Fprintf(out, "# written by postseal at %s; a snapshot, for an emergency only\n", now.UTC().Format(time.RFC3339)); err != nil {
+	if _, err := fmt.Fprintf(out, "# written by postseal at %s; a snapshot, for an emergency only\n", m.At.UTC().Format(time.RFC3339)); err != nil {
 		return err
 	}
-	for _, l := range lines {
+	for _, l := range m.Lines {
 		if _, err := fmt.Fprintln(out, l); err != nil {
 			return err
 		}

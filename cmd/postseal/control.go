@@ -36,6 +36,7 @@ func (c *control) handler() http.Handler {
 	mux.HandleFunc("POST /reload", c.reload)
 	mux.HandleFunc("GET /ready", c.ready)
 	mux.HandleFunc("GET /policies", c.policies)
+	mux.HandleFunc("GET /static-map", c.staticMap)
 	mux.HandleFunc("POST /policies", c.importPolicies)
 	mux.HandleFunc("GET /policies/{domain}", c.show)
 	mux.HandleFunc("POST /policies/{domain}/refresh", c.refresh)
@@ -93,6 +94,10 @@ func (c *control) ready(w http.ResponseWriter, _ *http.Request) {
 
 func (c *control) policies(w http.ResponseWriter, _ *http.Request) {
 	answer(w, orEmpty(c.daemon.engine.Held()), nil)
+}
+
+func (c *control) staticMap(w http.ResponseWriter, _ *http.Request) {
+	answer(w, newStaticMap(c.daemon.engine.Held(), c.daemon.config()), nil)
 }
 
 func (c *control) importPolicies(w http.ResponseWriter, r *http.Request) {
