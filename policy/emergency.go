@@ -62,7 +62,7 @@ func (m *emergency) policy(h HeldPolicy) {
 	if err != nil || keyErr != nil || policy.Mode != mtasts.ModeEnforce || !h.ExpiresAt.IsZero() && !m.now.Before(h.ExpiresAt) {
 		return
 	}
-	m.key(k, k.Name, Evidence{Policy: &policy, LastKnown: h.last.evidence(m.now)})
+	m.key(k, k.Name, Evidence{Policy: &policy, LastKnown: h.LastSeen.evidence(m.now)})
 }
 
 // rule writes the keys that a rule names.

@@ -42,10 +42,10 @@ func emergencyRules(t *testing.T, now time.Time, v tlspolicy.Version, texts ...s
 // TestEmergency: one line per case, with all that a static map can hold.
 func TestEmergency(t *testing.T) {
 	now := time.Now()
-	usable := &lastClass{At: now, Secure: true, Hosts: []lastHost{{Preference: 10, Name: "a.ex.test", Status: dane.Usable}}}
+	usable := &LastSeen{At: now, Secure: true, Hosts: []LastSeenHost{{Preference: 10, Name: "a.ex.test", Status: statusText(dane.Usable)}}}
 	policies := []HeldPolicy{
 		{Domain: "ex.test", Body: enforceBody},
-		{Domain: "dane.ex.test", Body: "version: STSv1\nmode: enforce\nmx: *.ex.test\nmax_age: 1\n", last: usable},
+		{Domain: "dane.ex.test", Body: "version: STSv1\nmode: enforce\nmx: *.ex.test\nmax_age: 1\n", LastSeen: usable},
 		{Domain: "testing.test", Body: strings.ReplaceAll(enforceBody, "enforce", "testing")},
 		{Domain: "old.test", Body: enforceBody, ExpiresAt: now.Add(-time.Minute)},
 	}

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/postseal/postseal/cache"
-	"github.com/postseal/postseal/policy/dane"
 	"github.com/postseal/postseal/policy/mtasts"
 )
 
@@ -29,8 +28,6 @@ const (
 	// RFC 8461 §3.3: no sooner than five minutes.
 	retryFirst = 5 * time.Minute
 	retryMost  = time.Hour
-	// hintLasts is how long the DANE standing last seen may decide row D4.
-	hintLasts = 7 * 24 * time.Hour
 	// refreshUnasked: a policy nobody asked for in so long is not refreshed any
 	// more, only kept until its max_age (CCH-05).
 	refreshUnasked = 14 * 24 * time.Hour
@@ -53,34 +50,8 @@ type policyState struct {
 	refreshAt time.Time
 	notes     []string // what the parser forgave
 
-	kept bool       // counted for its organization and in the store
-	last *lastClass // DANE standing, as last seen complete
-}
-
-// lastClass is a hint for row D4.A, never an answer by itself.
-type lastClass struct {
-	At     time.Time  `json:"at"`
-	Secure bool       `json:"secure_mx"`
-	Hosts  []lastHost `json:"hosts"`
-}
-
-type lastHost struct {
-	Preference uint16      `json:"preference"`
-	Name       string      `json:"name"`
-	Status     dane.Status `json:"status"`
-}
-
-// evidence gives the hint the form of evidence, nil when it is too old.
-func (l *lastClass) evidence(now time.Time) *dane.Evidence {
-	if l == nil || now.Sub(l.At) > hintLasts {
-		return nil
-	}
-	e := &dane.Evidence{MX: dane.MXSet{Secure: l.Secure}}
-	for _, h := range l.Hosts {
-		e.MX.Hosts = append(e.MX.Hosts, dane.Exchanger{Preference: h.Preference, Name: h.Name})
-		e.Hosts = append(e.Hosts, &dane.Host{Name: h.Name, Status: h.Status})
-	}
-	return e
+	kept bool      // counted for its organization and in the store
+	last *LastSeen // DANE standing, as last seen complete
 }
 
 // expires is the end of the policy's lifetime: max_age from the last successful

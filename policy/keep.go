@@ -2,7 +2,6 @@ package policy
 
 import (
 	"context"
-	"encoding/json"
 	"slices"
 	"sync"
 	"time"
@@ -109,10 +108,7 @@ func organization(domain string) string {
 
 // keepClass keeps the DANE standing just seen as a hint for row D4.
 func (e *Engine) keepClass(d *domain, ev *dane.Evidence, now time.Time) {
-	last := &lastClass{At: now.Round(0), Secure: ev.MX.Secure}
-	for i, x := range ev.MX.Hosts {
-		last.Hosts = append(last.Hosts, lastHost{Preference: x.Preference, Name: x.Name, Status: ev.Status(i)})
-	}
+	last := lastSeen(ev, now)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := d.policy
@@ -203,9 +199,11 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
+// restoreClass takes a hint from the store into memory, unless one as new is
+// there. The policy that it belongs to is there already.
 func (e *Engine) restoreClass(r cache.Record) {
-	var last lastClass
-	if err := json.Unmarshal(r.Value, &last); err != nil {
+	last, err := readLastSeen(r, time.Now().Round(0))
+	if err != nil {
 		e.log.Warn("hint in the store cannot be read", "domain", r.Key, "error", err)
 		return
 	}
@@ -215,8 +213,7 @@ func (e *Engine) restoreClass(r cache.Record) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.policy != nil && d.policy.last == nil {
-		last.At = clampPast(last.At, time.Now().Round(0))
-		d.policy.last = &last
+	if d.policy != nil && (d.policy.last == nil || d.policy.last.At.Before(last.At)) {
+		d.policy.last = last
 	}
 }

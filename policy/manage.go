@@ -3,7 +3,6 @@ package policy
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -30,18 +29,20 @@ type HeldPolicy struct {
 	// Class is the DANE class last seen, empty if never.
 	Class string `json:"class,omitempty"`
 	Body  string `json:"body"`
-	// last serves Emergency.
-	last *lastClass
+	// LastSeen is what Class rests on, nil when it is too old or was never seen.
+	// Emergency needs it: where DANE was in force, a static map must not let a
+	// certificate do instead (RFC 8461 §2).
+	LastSeen *LastSeen `json:"last_seen,omitempty"`
 }
 
 func heldPolicy(domain string, p *policyState, asked time.Time) HeldPolicy {
 	h := HeldPolicy{
 		Domain: domain, Mode: p.policy.Mode.String(), ID: p.id, MX: p.policy.MX, MaxAge: int64(p.policy.MaxAge / time.Second),
 		FetchedAt: p.fetched.UTC(), ExpiresAt: p.expires().UTC(), CheckedAt: moment(p.checked), AskedAt: moment(asked),
-		Failures: p.failures, Error: p.err, Body: string(p.body), last: p.last,
+		Failures: p.failures, Error: p.err, Body: string(p.body),
 	}
 	if e := p.last.evidence(time.Now()); e != nil {
-		h.Class = e.Class().String()
+		h.Class, h.LastSeen = e.Class().String(), p.last
 	}
 	return h
 }
@@ -194,16 +195,16 @@ func (e *Engine) Import(ctx context.Context, all []HeldPolicy) (int, error) {
 		return 0, err
 	}
 	now := time.Now().Round(0)
-	var records []cache.Record
+	var imports []imported
 	for i, h := range all {
-		r, err := h.record(now)
+		r, err := h.imported(now)
 		if err != nil {
 			return 0, fmt.Errorf("entry %d: %w", i+1, err)
 		}
-		records = append(records, r)
+		imports = append(imports, r)
 	}
 	taken := 0
-	for batch := range slices.Chunk(records, writeBatch) {
+	for batch := range slices.Chunk(imports, writeBatch) {
 		n, err := e.importBatch(ctx, batch, now)
 		if taken += n; err != nil {
 			return taken, fmt.Errorf("import: %w", err)
@@ -212,30 +213,49 @@ func (e *Engine) Import(ctx context.Context, all []HeldPolicy) (int, error) {
 	return taken, nil
 }
 
-func (e *Engine) importBatch(ctx context.Context, records []cache.Record, now time.Time) (int, error) {
+// imported is one exported policy as the store holds it, and its hint, nil
+// without one that is still of use.
+type imported struct {
+	policy cache.Record
+	last   *LastSeen
+}
+
+func (e *Engine) importBatch(ctx context.Context, batch []imported, now time.Time) (int, error) {
 	release, err := e.writer.order.alone(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer release()
-	var wanted []cache.Record
-	for _, r := range records {
-		if p, _, err := readPolicyRecord(r, now); err == nil && p.valid(now) && !e.holdsNewer(r.Key, p, now) {
-			wanted = append(wanted, r)
+	var policies, classes []cache.Record
+	for _, i := range batch {
+		p, _, err := readPolicyRecord(i.policy, now)
+		if err != nil || !p.valid(now) || e.holdsNewer(i.policy.Key, p, now) {
+			continue
+		}
+		policies = append(policies, i.policy)
+		if i.last != nil && !e.sawLater(i.policy.Key, i.last.At) {
+			r, err := i.last.record(i.policy.Key)
+			if err != nil {
+				return 0, err
+			}
+			classes = append(classes, r)
 		}
 	}
-	if len(wanted) == 0 {
+	if len(policies) == 0 {
 		return 0, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	if err := e.store.Put(ctx, wanted...); err != nil {
+	if err := e.store.Put(ctx, append(slices.Clone(policies), classes...)...); err != nil {
 		return 0, err
 	}
-	for _, r := range wanted {
+	for _, r := range policies {
 		e.restore(r)
 	}
-	return len(wanted), nil
+	for _, r := range classes {
+		e.restoreClass(r)
+	}
+	return len(policies), nil
 }
 
 // holdsNewer tells whether a policy at least as new as p is held.
@@ -249,34 +269,55 @@ func (e *Engine) holdsNewer(name string, p *policyState, now time.Time) bool {
 	return d.policy.valid(now) && !d.policy.fetched.Before(p.fetched)
 }
 
-// record turns an exported policy into one of the store, checking every part.
-func (h HeldPolicy) record(now time.Time) (cache.Record, error) {
+// sawLater tells whether the hint in memory is at least as new as one of that moment.
+func (e *Engine) sawLater(name string, at time.Time) bool {
+	d := e.domains.GetString(name)
+	if d == nil {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.policy != nil && d.policy.last != nil && !d.policy.last.At.Before(at)
+}
+
+// imported turns an exported policy into what the store holds, checking every part.
+func (h HeldPolicy) imported(now time.Time) (imported, error) {
 	k, err := ParseKey(h.Domain)
 	if err != nil || k.Brackets || k.HasPort || k.Literal {
-		return cache.Record{}, fmt.Errorf("domain %q: not a domain name", h.Domain)
+		return imported{}, fmt.Errorf("domain %q: not a domain name", h.Domain)
 	}
 	policy, _, err := mtasts.ParsePolicy([]byte(h.Body))
 	if err != nil {
-		return cache.Record{}, fmt.Errorf("domain %s: body: %w", k.Name, err)
+		return imported{}, fmt.Errorf("domain %s: body: %w", k.Name, err)
 	}
 	if h.FetchedAt.IsZero() {
-		return cache.Record{}, fmt.Errorf("domain %s: fetched_at is missing", k.Name)
+		return imported{}, fmt.Errorf("domain %s: fetched_at is missing", k.Name)
 	}
 	p := &policyState{have: true, policy: policy, body: []byte(h.Body), id: h.ID, fetched: clampPast(h.FetchedAt.Round(0), now)}
-	return p.record(k.Name, now)
+	r, err := p.record(k.Name, now)
+	if err != nil || h.LastSeen == nil {
+		return imported{policy: r}, err
+	}
+	last, err := h.LastSeen.checked(now)
+	if err != nil {
+		return imported{}, fmt.Errorf("domain %s: last_seen: %w", k.Name, err)
+	}
+	if last.evidence(now) == nil {
+		return imported{policy: r}, nil
+	}
+	return imported{policy: r, last: last}, nil
 }
 
 // ReadHeld lists the unexpired policies of a store, for when no daemon runs.
 func ReadHeld(ctx context.Context, s cache.Store) ([]HeldPolicy, error) {
 	now := time.Now()
-	hints := map[string]*lastClass{}
+	hints := map[string]*LastSeen{}
 	for r, err := range s.All(ctx, kindClass) {
 		if err != nil {
 			return nil, err
 		}
-		var last lastClass
-		if json.Unmarshal(r.Value, &last) == nil {
-			hints[r.Key] = &last
+		if last, err := readLastSeen(r, now); err == nil {
+			hints[r.Key] = last
 		}
 	}
 	var all []HeldPolicy

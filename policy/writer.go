@@ -2,7 +2,6 @@ package policy
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -163,8 +162,8 @@ func (d *domain) records() []cache.Record {
 		records = append(records, r)
 	}
 	if p.last != nil {
-		if value, err := json.Marshal(p.last); err == nil {
-			records = append(records, cache.Record{Kind: kindClass, Key: d.key, Value: value, Expires: p.last.At.Add(hintLasts)})
+		if r, err := p.last.record(d.key); err == nil {
+			records = append(records, r)
 		}
 	}
 	return records
@@ -176,7 +175,7 @@ const (
 	stateDaneOnly = "answered dane-only"
 )
 
-// armed says which demands have been answered once (DESIGN, first-run safety).
+// armed says which demands have been answered once (docs/operations.md, first-run safety).
 type armed struct{ secure, daneOnly atomic.Bool }
 
 // set notes a demand. It is on disk with the next batch, and before the engine ends.
