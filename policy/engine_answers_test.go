@@ -2,9 +2,7 @@ package policy
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -208,34 +206,6 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 		dst, m, k := make([]byte, 0, 4096), []byte("postseal"), []byte("ex.test")
 		if n := testing.AllocsPerRun(1000, func() { w.engine.ServeSocketmap(context.Background(), dst, m, k) }); n != 0 {
 			t.Errorf("%v allocations per cached answer", n)
-		}
-	})
-}
-
-func TestExplain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := start(t, strings.ReplaceAll(signedZone, "ad nx _25._tcp.n1.ex.test 300 TLSA", "ad _25._tcp.n1.ex.test 300 TLSA 3 1 1 "+strings.Repeat("ab", 32)), nil)
-		defer w.stop()
-		w.hosts.set("ex.test", enforceBody)
-		for _, live := range []bool{false, true, true} {
-			x, err := w.engine.Explain(context.Background(), "Ex.test", live)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if x.Key != "ex.test" || x.Level != "dane-only" || x.Source != SourceDANESTS || x.Replies["QUERY"] != "OK dane-only" || x.STS.State != "enforce" || x.STS.ID != "1" ||
-				x.DANE.Class != "D1" || len(x.DANE.Hosts) != 1 || !x.DANE.SecureMX {
-				t.Errorf("live %t: %+v", live, x)
-			}
-			h := x.DANE.Hosts[0]
-			if h.Name != "n1.ex.test" || h.Preference != 10 || h.Status != "usable" || len(h.TLSA) != 1 || h.Addresses[0] != netip.MustParseAddr("192.0.2.1").String() {
-				t.Errorf("%+v", h)
-			}
-		}
-		if n := w.hosts.gets(); n < 2 {
-			t.Errorf("--live fetched %d times", n)
-		}
-		if _, err := w.engine.Explain(context.Background(), "a..b", false); !errors.Is(err, ErrNoDestination) {
-			t.Errorf("bad key: %v", err)
 		}
 	})
 }

@@ -14,18 +14,21 @@ import (
 )
 
 // Explanation is everything behind an answer, in the shape of `explain --json`:
-// a stable interface. It never holds a rule's reason.
+// a stable interface. Every key is always there, with a value of its type: an
+// empty text or list, a zero or false for what there is not; null only for a rule
+// and for moments and in_policy, where zero would mean something. It never holds a
+// rule's reason.
 type Explanation struct {
 	Key      string            `json:"key"`
 	Level    string            `json:"level"` // of map name postseal, or "NOTFOUND"
 	Source   Source            `json:"source"`
-	Row      Row               `json:"row"`     // of docs/decision-table.md
-	Replies  map[string]string `json:"replies"` // the exact reply by map name
-	Withheld string            `json:"withheld,omitempty"`
+	Row      Row               `json:"row"`      // of docs/decision-table.md
+	Replies  map[string]string `json:"replies"`  // the exact reply by map name
+	Withheld string            `json:"withheld"` // the reply that mode monitor holds back
 	Rule     *RuleExplanation  `json:"rule"`
 	STS      STSExplanation    `json:"sts"`
 	DANE     DANEExplanation   `json:"dane"`
-	Postfix  string            `json:"postfix_version,omitempty"`
+	Postfix  string            `json:"postfix_version"` // empty: unknown
 	Warnings []string          `json:"warnings"`
 	At       time.Time         `json:"at"`
 }
@@ -35,7 +38,7 @@ type RuleExplanation struct {
 	Level  string     `json:"level"`
 	Match  []string   `json:"match"`
 	Source string     `json:"source"` // file and line
-	Until  *time.Time `json:"until,omitempty"`
+	Until  *time.Time `json:"until"`  // null: no end
 }
 
 // STSExplanation is the MTA-STS standing of the domain. State is "enforce",
@@ -45,22 +48,22 @@ type RuleExplanation struct {
 // looked up.
 type STSExplanation struct {
 	State     string     `json:"state"`
-	ID        string     `json:"id,omitempty"`
-	Mode      string     `json:"mode,omitempty"`
-	MX        []string   `json:"mx,omitempty"`
-	MaxAge    int64      `json:"max_age,omitempty"` // seconds
-	FetchedAt *time.Time `json:"fetched_at,omitempty"`
-	ExpiresAt *time.Time `json:"expires_at,omitempty"`
-	CheckedAt *time.Time `json:"checked_at,omitempty"`
-	Error     string     `json:"error,omitempty"`
-	Notes     []string   `json:"notes,omitempty"`
+	ID        string     `json:"id"`
+	Mode      string     `json:"mode"`
+	MX        []string   `json:"mx"`
+	MaxAge    int64      `json:"max_age"` // seconds
+	FetchedAt *time.Time `json:"fetched_at"`
+	ExpiresAt *time.Time `json:"expires_at"`
+	CheckedAt *time.Time `json:"checked_at"`
+	Error     string     `json:"error"`
+	Notes     []string   `json:"notes"`
 }
 
 // DANEExplanation is the DANE standing of the destination.
 type DANEExplanation struct {
 	Class    string            `json:"class"` // D0 … DX
 	SecureMX bool              `json:"secure_mx"`
-	Error    string            `json:"error,omitempty"`
+	Error    string            `json:"error"`
 	Hosts    []HostExplanation `json:"hosts"`
 }
 
@@ -72,9 +75,9 @@ type HostExplanation struct {
 	Authentic  bool     `json:"authentic"`
 	TLSA       []string `json:"tlsa"`
 	Status     string   `json:"status"`
-	Tried      []string `json:"tried,omitempty"`
-	Error      string   `json:"error,omitempty"`
-	InPolicy   *bool    `json:"in_policy,omitempty"` // does the MTA-STS policy name it
+	Tried      []string `json:"tried"` // TLSA owner names that were asked for
+	Error      string   `json:"error"`
+	InPolicy   *bool    `json:"in_policy"` // does the MTA-STS policy name it; null: none in force
 	// Postfix is what the asking Postfix does at this host.
 	Postfix string `json:"postfix"`
 }
@@ -178,7 +181,7 @@ func explainRule(r *Rule) *RuleExplanation {
 	if r == nil {
 		return nil
 	}
-	x := &RuleExplanation{Level: r.Level(), Match: r.Match, Source: r.Source}
+	x := &RuleExplanation{Level: r.Level(), Match: append([]string{}, r.Match...), Source: r.Source}
 	if !r.Until.IsZero() {
 		x.Until = &r.Until
 	}
@@ -186,7 +189,7 @@ func explainRule(r *Rule) *RuleExplanation {
 }
 
 func (q *query) explainSTS() STSExplanation {
-	var x STSExplanation
+	x := STSExplanation{MX: []string{}, Notes: []string{}}
 	if looked, _ := q.plan.stsFor(q.key, q.finding.Rule); !looked {
 		x.State = "off"
 		return x
@@ -209,12 +212,12 @@ func (q *query) explainSTS() STSExplanation {
 	if p == nil {
 		return x
 	}
-	x.Error, x.Notes, x.CheckedAt = cmp.Or(x.Error, p.err), p.notes, moment(p.checked)
+	x.Error, x.Notes, x.CheckedAt = cmp.Or(x.Error, p.err), append(x.Notes, p.notes...), moment(p.checked)
 	if !p.have {
 		x.ID = p.failedID
 		return x
 	}
-	x.ID, x.Mode, x.MX, x.MaxAge = p.id, p.policy.Mode.String(), p.policy.MX, int64(p.policy.MaxAge/time.Second)
+	x.ID, x.Mode, x.MX, x.MaxAge = p.id, p.policy.Mode.String(), append(x.MX, p.policy.MX...), int64(p.policy.MaxAge/time.Second)
 	x.FetchedAt, x.ExpiresAt = moment(p.fetched), moment(p.expires())
 	if p.valid(q.now) {
 		x.State = x.Mode
@@ -234,7 +237,7 @@ func (q *query) explainDANE(d Decision) DANEExplanation {
 	e := q.evidence
 	x := DANEExplanation{Class: e.Class().String(), SecureMX: e.MX.Secure, Error: e.MX.Failure(), Hosts: []HostExplanation{}}
 	for i, mx := range e.MX.Hosts {
-		h := HostExplanation{Name: mx.Name, Preference: mx.Preference, Status: e.Status(i).String(), Addresses: []string{}, TLSA: []string{}}
+		h := HostExplanation{Name: mx.Name, Preference: mx.Preference, Status: e.Status(i).String(), Addresses: []string{}, TLSA: []string{}, Tried: []string{}}
 		if q.policy != nil {
 			in := q.policy.Match(mx.Name)
 			h.InPolicy = &in

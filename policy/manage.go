@@ -37,7 +37,7 @@ type HeldPolicy struct {
 
 func heldPolicy(domain string, p *policyState, asked time.Time) HeldPolicy {
 	h := HeldPolicy{
-		Domain: domain, Mode: p.policy.Mode.String(), ID: p.id, MX: p.policy.MX, MaxAge: int64(p.policy.MaxAge / time.Second),
+		Domain: domain, Mode: p.policy.Mode.String(), ID: p.id, MX: append([]string{}, p.policy.MX...), MaxAge: int64(p.policy.MaxAge / time.Second),
 		FetchedAt: p.fetched.UTC(), ExpiresAt: p.expires().UTC(), CheckedAt: moment(p.checked), AskedAt: moment(asked),
 		Failures: p.failures, Error: p.err, Body: string(p.body),
 	}
