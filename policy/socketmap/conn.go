@@ -139,6 +139,7 @@ func (c *conn) answer(ctx context.Context, mapName, key []byte) bool {
 		// Never weaker: NOTFOUND could mean plaintext, TEMP keeps the mail.
 		payload = AppendTemp(f.payload(), "postseal: reply withheld: "+err.Error())
 	}
+	c.requests.Add(1) // before the reply is out: whoever has it finds it counted
 	err := c.write(f.netstring(payload))
 	if cap(f.buf) <= maxKept {
 		s.frames.Put(f)
@@ -149,7 +150,6 @@ func (c *conn) answer(ctx context.Context, mapName, key []byte) bool {
 		}
 		return false
 	}
-	c.requests.Add(1)
 	return true
 }
 

@@ -207,7 +207,7 @@ func (s *Server) drained() <-chan struct{} {
 	} else {
 		s.drains = append(s.drains, d)
 	}
-	s.log().Info("draining", "connections", d.left, "at_most", max(0, positive(s.Drain, DefaultDrain)))
+	s.log().Debug("draining", "connections", d.left, "at_most", max(0, positive(s.Drain, DefaultDrain)))
 	return d.gone
 }
 
