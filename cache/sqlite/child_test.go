@@ -121,7 +121,7 @@ func TestCCH09_LockOfAnotherProcess(t *testing.T) {
 		t.Fatal("the child does not write")
 	}
 	_, err := sqlite.Open(t.Context(), sqlite.Config{Path: path})
-	if !errors.Is(err, cache.ErrReadOnly) || !strings.Contains(err.Error(), fmt.Sprintf("process %d:", cmd.Process.Pid)) {
+	if !errors.Is(err, sqlite.ErrHeld) || !strings.Contains(err.Error(), fmt.Sprintf("(process %d)", cmd.Process.Pid)) {
 		t.Errorf("Open beside process %d = %v", cmd.Process.Pid, err)
 	}
 	reader, err := sqlite.OpenReadOnly(t.Context(), sqlite.Config{Path: path})

@@ -17,8 +17,25 @@ import (
 // process, however that ends, so a lock file that is left over locks nobody out.
 type lock struct{ file *os.File }
 
-// errHeld: another process writes to the file.
-var errHeld = errors.New("held by another process")
+// ErrHeld: another process writes to the file. The operator ends one of the two,
+// or gives each a file of its own. It comes together with cache.ErrReadOnly.
+var ErrHeld = errors.New("cache/sqlite: held by another process")
+
+// heldError names the holder of a lock.
+type heldError struct {
+	path string
+	pid  int // 0: it has not said
+}
+
+func (e *heldError) Error() string {
+	holder := "another postseal"
+	if e.pid > 0 {
+		holder += fmt.Sprintf(" (process %d)", e.pid)
+	}
+	return holder + " has " + e.path + ": stop it, or give this one a [cache] path of its own"
+}
+
+func (e *heldError) Unwrap() []error { return []error{ErrHeld, cache.ErrReadOnly} }
 
 // acquire takes the lock of the store at path and leaves the process id in the
 // lock file, for whoever comes second.
@@ -28,13 +45,14 @@ func acquire(path string) (*lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		holder := ""
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			holder, err = holderOf(file), errHeld
-		}
+	switch err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		pid := holderOf(file)
 		file.Close()
-		return nil, fmt.Errorf("%w: %s: %s%w: stop it, or give this one a path of its own", cache.ErrReadOnly, path, holder, err)
+		return nil, &heldError{path, pid}
+	case err != nil:
+		file.Close()
+		return nil, fmt.Errorf("%w: %s: its file system has no locks: put it on a local disk: %w", cache.ErrReadOnly, path, err)
 	}
 	// On a full disk the id is missing, and that is all.
 	if file.Truncate(0) == nil {
@@ -43,16 +61,17 @@ func acquire(path string) (*lock, error) {
 	return &lock{file}, nil
 }
 
-func holderOf(file *os.File) string {
+// holderOf reads the process id in a lock file; 0 if there is none.
+func holderOf(file *os.File) int {
 	text, err := io.ReadAll(io.LimitReader(file, 32))
 	if err != nil {
-		return ""
+		return 0
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	if err != nil {
-		return ""
+		return 0
 	}
-	return fmt.Sprintf("process %d: ", pid)
+	return pid
 }
 
 // release gives the lock back. The file stays: removing it would let two

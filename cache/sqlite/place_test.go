@@ -90,7 +90,7 @@ func TestCCH09_SecondInstanceIsRefused(t *testing.T) {
 	}
 	for _, name := range []string{path, link} {
 		_, err := sqlite.Open(t.Context(), sqlite.Config{Path: name})
-		if !errors.Is(err, cache.ErrReadOnly) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), fmt.Sprintf("process %d:", os.Getpid())) {
+		if !errors.Is(err, sqlite.ErrHeld) || !errors.Is(err, cache.ErrReadOnly) || err.Error() != fmt.Sprintf("another postseal (process %d) has %s: stop it, or give this one a [cache] path of its own", os.Getpid(), path) {
 			t.Errorf("second Open = %v", err)
 		}
 	}

@@ -76,9 +76,10 @@ func newStore(path string, log *slog.Logger) *Store {
 // When the file can be read but not written, Open succeeds: Err says why, and
 // writing is tried again with later calls.
 //
-// The error wraps cache.ErrReadOnly when another process writes to the file, and
-// ErrVersion or ErrForeign when it is not to be touched. The daemon then goes on
-// with a cache.Volatile. ctx bounds the opening only.
+// The error wraps ErrHeld when another process writes to the file, ErrVersion or
+// ErrForeign when it is not to be touched: the operator has to decide, and the
+// daemon does not start. After any other it goes on with a cache.Volatile. ctx
+// bounds the opening only.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	path, err := resolve(cfg.Path)
 	if err != nil {
@@ -125,7 +126,7 @@ func (s *Store) openForWriting(ctx context.Context) (*database, error) {
 
 // fallBack opens for reading what cannot be opened for writing, if that may help.
 func (s *Store) fallBack(ctx context.Context, cause error) *database {
-	if errors.Is(cause, errHeld) || errors.Is(cause, ErrVersion) || errors.Is(cause, ErrForeign) || damaged(cause) || ctx.Err() != nil {
+	if errors.Is(cause, ErrHeld) || errors.Is(cause, ErrVersion) || errors.Is(cause, ErrForeign) || damaged(cause) || ctx.Err() != nil {
 		return nil
 	}
 	if checkPlace(s.path) != nil || size(s.path) == 0 {

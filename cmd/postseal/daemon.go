@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,7 +13,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -99,16 +97,17 @@ func newDaemon(ctx context.Context, opts *globalOptions, logger *slog.Logger) (*
 
 // openStore opens the store on disk. Without a disk that can be written the
 // daemon runs from memory, loudly, and from what the file holds if it can be
-// read; with another daemon on the same file it does not run.
+// read; with another daemon on the same file, or with a file that is not ours to
+// touch, it does not run.
 func openStore(ctx context.Context, path string, logger *slog.Logger) (cache.Store, error) {
 	store, err := sqlite.Open(ctx, sqlite.Config{Path: path, Logger: logger})
 	if err == nil {
 		return store, nil
 	}
-	// A file system that is mounted read-only is a disk that does not work, not
-	// another daemon.
-	another := errors.Is(err, cache.ErrReadOnly) && !errors.Is(err, syscall.EROFS) && !errors.Is(err, fs.ErrPermission)
-	if another || errors.Is(err, sqlite.ErrVersion) || errors.Is(err, sqlite.ErrForeign) {
+	if errors.Is(err, sqlite.ErrHeld) {
+		return nil, err
+	}
+	if errors.Is(err, sqlite.ErrVersion) || errors.Is(err, sqlite.ErrForeign) {
 		return nil, fmt.Errorf("[cache] path = %q: %w", path, err)
 	}
 	logger.Error("no store on disk: policies are kept in memory and are lost at a restart", "path", path, "error", err)
