@@ -63,7 +63,7 @@ func (r *Resolver) moved(s *server) {
 	flipped := r.announce()
 	switch state := s.is(); {
 	case state == Suspended && !flipped:
-		r.log.Warn("name server does not validate, its answers do not count for dane",
+		r.log.Warn("name server does not validate, its answers do not count for DANE",
 			"server", s.text, "probe", s.probe.text, "causes", causes(s))
 	case state == Proven:
 		r.log.Info("name server validates", "server", s.text)
@@ -81,10 +81,10 @@ func (r *Resolver) announce() (flipped bool) {
 	r.metrics.show(ro, next)
 	switch {
 	case next.suspended && (old == nil || !old.suspended || old.reason != next.reason):
-		r.log.Error("dane is suspended: "+next.reason, "trust_ad", ro.trust.String())
+		r.log.Error("DANE is suspended, MTA-STS goes on: "+next.reason, "trust_ad", ro.trust.String())
 		return true
 	case !next.suspended && old != nil && old.suspended:
-		r.log.Info("dane is no longer suspended")
+		r.log.Info("DANE is no longer suspended")
 		return true
 	}
 	return false
@@ -123,14 +123,16 @@ func (ro *roster) nobodyTrusted() string {
 	for _, s := range ro.servers {
 		names = append(names, s.text)
 	}
-	text := fmt.Sprintf("no name server counts as validating: %s not in trust_ad = %s; run a validating resolver on this host "+
-		"(unbound, for example), or, where the path to the server is safe, put its network into trust_ad",
-		strings.Join(names, ", "), ro.trust)
+	text := fmt.Sprintf("no name server counts as validating: %s not in trust_ad = %s; %s; or, where the path to the server is safe, "+
+		"put its network into trust_ad", strings.Join(names, ", "), ro.trust, cure)
 	if slices.ContainsFunc(ro.servers, func(s *server) bool { return s.addr.Addr() == docker }) {
 		text += "; " + causeDocker
 	}
 	return text
 }
+
+// cure is what makes most hosts able to do DANE.
+const cure = "run a validating resolver on this host (on Debian: apt install unbound, and nameserver 127.0.0.1 first in /etc/resolv.conf)"
 
 // The usual causes of a missing AD bit (DANE-004).
 const (
