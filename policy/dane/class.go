@@ -58,7 +58,7 @@ func (e Evidence) All() iter.Seq2[Exchanger, Status] {
 }
 
 // Class sums the evidence up: the first row that applies, in the order of the
-// constants (CONFORMANCE 3.1).
+// constants (docs/decision-table.md).
 func (e Evidence) Class() Class {
 	if e.Suspended {
 		return DX

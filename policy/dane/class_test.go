@@ -9,7 +9,7 @@ import (
 // unseen stands for a host that was not looked up.
 const unseen = dane.Status(255)
 
-// sets are the host sets of CONFORMANCE 3.1, by their definitions.
+// sets are the host sets of docs/decision-table.md, by their definitions.
 type sets struct {
 	h, x, u, n int
 	secureTLSA bool // a host has secure TLSA records
@@ -38,7 +38,7 @@ func sorted(hosts []dane.Status, truncated bool) sets {
 	return s
 }
 
-// classRows restates the class definitions of CONFORMANCE 3.1, first row first.
+// classRows restates the class definitions of docs/decision-table.md, first row first.
 var classRows = []struct {
 	class   dane.Class
 	applies func(e dane.Evidence, s sets) bool
@@ -125,7 +125,7 @@ func TestCMB17_HostsMissingCountAsFailed(t *testing.T) {
 	}
 }
 
-// TestClassOfFixtures has the MX column and rows of CONFORMANCE 3.2.
+// TestClassOfFixtures has the MX column and rows of docs/decision-table.md.
 func TestClassOfFixtures(t *testing.T) {
 	tests := []struct {
 		want dane.Class

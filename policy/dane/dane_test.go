@@ -13,7 +13,7 @@ import (
 // digest is the data of a usable record, as in "3 1 1 "+digest.
 var digest = strings.Repeat("ab", 32)
 
-// The hosts of CONFORMANCE 3.2, in the signed zone ex.test.
+// The hosts of the rows of docs/decision-table.md, in the signed zone ex.test.
 const fixtures = `
 ad t1.ex.test 300 A 192.0.2.1
 ad nodata t1.ex.test 300 AAAA
