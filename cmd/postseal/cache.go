@@ -138,7 +138,13 @@ func cacheFlush(opts *globalOptions) *cobra.Command {
 expires: forget it only when it was planted or published by mistake.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return opts.daemonCall(cmd.Context(), http.MethodDelete, "/policies/"+url.PathEscape(args[0]), nil, nil)
+			err := opts.daemonCall(cmd.Context(), http.MethodDelete, "/policies/"+url.PathEscape(args[0]), nil, nil)
+			if opts.json {
+				if e := printJSON(cmd.OutOrStdout(), outcome{err == nil, errorTexts(err)}); e != nil {
+					return e
+				}
+			}
+			return err
 		},
 	}
 }

@@ -16,7 +16,7 @@ import (
 // defaultConfigPath is read when --config is not given; it need not exist.
 const defaultConfigPath = "/etc/postseal/postseal.toml"
 
-// Config is the configuration, as DESIGN.md names it: each field is the key or
+// Config is the configuration: each field is the key or
 // section of the same name. It is immutable once loaded.
 type Config struct {
 	// Path is the file that was read; empty for the built-in defaults.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -12,12 +13,12 @@ import (
 func newConfigCommand(opts *globalOptions) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "check or show the configuration",
+		Short: "Check or show the configuration",
 		Args:  cobra.NoArgs,
 	}
 	cmd.AddCommand(&cobra.Command{
 		Use:   "check",
-		Short: "read the configuration and say what is wrong with it",
+		Short: "Read the configuration and say what is wrong with it",
 		Long: `Reads the configuration as the daemon would, with the files it includes.
 Everything that is wrong is named with file, line and key; exit 2. What is allowed
 but hardly meant is a warning; exit 0.`,
@@ -27,7 +28,7 @@ but hardly meant is a warning; exit 0.`,
 		},
 	}, &cobra.Command{
 		Use:   "show",
-		Short: "write the effective configuration, defaults included",
+		Short: "Write the effective configuration, defaults included",
 		Long: `Writes every key with the value that is in force, and all rules in the order in
 which they are tried, as a configuration file. Passwords are replaced.`,
 		Args: cobra.NoArgs,
@@ -83,14 +84,14 @@ func showConfig(opts *globalOptions, out, errOut io.Writer) error {
 	}
 	var values map[string]any
 	if err := toml.Unmarshal([]byte(c.TOML()), &values); err != nil {
-		return fmt.Errorf("configuration: %w", err)
+		return fmt.Errorf("what is shown is no TOML: %w", err)
 	}
 	return printJSON(out, values)
 }
 
 func showWarnings(out io.Writer, warnings []warning) {
 	for _, w := range warnings {
-		fmt.Fprintf(out, "warning: %s\n", w)
+		fmt.Fprintln(out, w)
 	}
 }
 
@@ -98,6 +99,9 @@ func showWarnings(out io.Writer, warnings []warning) {
 func errorTexts(err error) []string {
 	if err == nil {
 		return []string{}
+	}
+	if bad, ok := errors.AsType[badConfig](err); ok {
+		err = bad.error
 	}
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {

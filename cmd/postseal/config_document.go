@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -27,17 +28,25 @@ type document struct {
 func readDocument(path string) (*document, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, fileError(path, err)
 	}
 	defer f.Close() // opened to read only: nothing can be lost
 	data, err := io.ReadAll(io.LimitReader(f, maxConfigFile+1))
 	if err != nil {
-		return nil, err
+		return nil, fileError(path, err)
 	}
 	if len(data) > maxConfigFile {
 		return nil, fmt.Errorf("%s: more than %d octets", path, maxConfigFile)
 	}
 	return parseDocument(path, data)
+}
+
+// fileError puts the file before what the system says of it.
+func fileError(path string, err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		err = e.Err
+	}
+	return fmt.Errorf("%s: %w", path, err)
 }
 
 func parseDocument(path string, data []byte) (*document, error) {

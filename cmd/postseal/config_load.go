@@ -24,7 +24,14 @@ type warning struct {
 	Text  string `json:"text"`
 }
 
-func (w warning) String() string { return w.Place + ": " + w.Text }
+func (w warning) String() string { return w.Place + ": warning: " + w.Text }
+
+// badConfig is everything that is wrong with a configuration: a line for each,
+// which begins with the file and, where there is one, its line. Nothing is
+// written before it, so that an editor can jump there.
+type badConfig struct{ error }
+
+func (e badConfig) Unwrap() error { return e.error }
 
 // configSource is what a configuration is read from.
 type configSource struct {
@@ -39,10 +46,13 @@ type configSource struct {
 }
 
 // loadConfig reads the configuration file. Without one at the default path the
-// built-in defaults hold. The error names file, line and key of everything that
-// is wrong, one per line.
+// built-in defaults hold. The error is a badConfig.
 func loadConfig(path string, explicit bool) (*Config, []warning, error) {
-	return configSource{path: path, explicit: explicit, environment: environment{os.Getenv, os.Geteuid()}}.load()
+	c, warnings, err := configSource{path: path, explicit: explicit, environment: environment{os.Getenv, os.Geteuid()}}.load()
+	if err != nil {
+		return nil, nil, badConfig{err}
+	}
+	return c, warnings, nil
 }
 
 func (s configSource) load() (*Config, []warning, error) {
@@ -52,7 +62,7 @@ func (s configSource) load() (*Config, []warning, error) {
 		return c, nil, nil
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("configuration: %w", err)
+		return nil, nil, err
 	}
 	return s.fill(c, d)
 }

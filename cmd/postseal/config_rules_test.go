@@ -137,9 +137,9 @@ until = "2999-12-31"
 		t.Fatal(err)
 	}
 	want := []string{
-		"postseal.toml:4: the rule for a.example and 1 more ended on 2020-02-29 and is ignored",
-		`postseal.toml:11: match "a.example" is never reached: postseal.toml:8 matches it before`,
-		`postseal.toml: socketmap.listen: "inet:0.0.0.0:8463" can be reached from other hosts, and the protocol has no passwords`,
+		"postseal.toml:4: warning: the rule for a.example and 1 more ended on 2020-02-29 and is ignored",
+		`postseal.toml:11: warning: match "a.example" is never reached: postseal.toml:8 matches it before`,
+		`postseal.toml: warning: socketmap.listen: "inet:0.0.0.0:8463" can be reached from other hosts, and the protocol has no passwords`,
 	}
 	var got []string
 	for _, w := range warnings {
@@ -169,7 +169,7 @@ func configCommand(t *testing.T, text string, json bool, args ...string) (out, e
 
 func TestConfigCheck(t *testing.T) {
 	out, errOut, path, err := configCommand(t, "[[rule]]\nmatch = ['a.example']\nlevel = 'encrypt'\nuntil = 2020-01-01\n", false, "check")
-	if err != nil || out != path+": fine, 1 rules\n" || !strings.HasPrefix(errOut, "warning: postseal.toml:1: ") {
+	if err != nil || out != path+": fine, 1 rules\n" || !strings.HasPrefix(errOut, "postseal.toml:1: warning: ") {
 		t.Errorf("out %q, err %q, %v", out, errOut, err)
 	}
 	out, _, _, err = configCommand(t, "mdoe = 'monitor'\n", false, "check")
@@ -208,7 +208,7 @@ func TestConfigCheck_JSON(t *testing.T) {
 
 func TestConfigShow(t *testing.T) {
 	out, _, _, err := configCommand(t, design(t), false, "show")
-	if err != nil || !strings.Contains(out, "[[rule]]\nmatch = [\"partner.example\"") || !strings.Contains(out, "until = 2027-03-31\n") || !strings.Contains(out, "drain = \"1m45s\"\n") {
+	if err != nil || !strings.Contains(out, "[[rule]]\nmatch = [\"partner.example\"") || !strings.Contains(out, "until = 2027-03-31\n") || !strings.Contains(out, "drain = \"105s\"\n") {
 		t.Errorf("%s%v", out, err)
 	}
 	out, _, _, err = configCommand(t, design(t), true, "show")

@@ -58,7 +58,7 @@ func (w *tomlWriter) section(name string) { fmt.Fprintf(w, "\n[%s]\n", name) }
 
 func (w *tomlWriter) text(key, value string) { fmt.Fprintf(w, "%s = %s\n", key, quote(value)) }
 
-func (w *tomlWriter) duration(key string, d time.Duration) { w.text(key, shortDuration(d)) }
+func (w *tomlWriter) duration(key string, d time.Duration) { w.text(key, inSeconds(d)) }
 
 func (w *tomlWriter) list(key string, values []string) {
 	fmt.Fprintf(w, "%s = %s\n", key, quoteList(values))
@@ -142,16 +142,12 @@ func texts[T fmt.Stringer](list []T) []string {
 	return s
 }
 
-// shortDuration writes "1m45s", and "5s" rather than "0m5s", but never "1h0m0s".
-func shortDuration(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
+// inSeconds writes "105s", as the documentation does, rather than "1m45s".
+func inSeconds(d time.Duration) string {
+	if d%time.Second != 0 {
+		return d.String()
 	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
+	return fmt.Sprintf("%ds", d/time.Second)
 }
 
 func withoutPassword(proxy string) string {

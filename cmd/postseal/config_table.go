@@ -199,7 +199,7 @@ func (t *table) duration(key string, into *time.Duration, least, most time.Durat
 		case err != nil:
 			return 0, fmt.Errorf("%.100q is no duration; write for example \"5s\", \"1m30s\" or \"500ms\"", s)
 		case d < least || d > most:
-			return 0, fmt.Errorf("%.100q is out of bounds: from %v to %v", s, least, most)
+			return 0, fmt.Errorf("%.100q is out of bounds: from %s to %s", s, inSeconds(least), inSeconds(most))
 		}
 		return d, nil
 	})

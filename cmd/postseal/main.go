@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -47,14 +48,24 @@ func run(args []string) int {
 	if err == nil {
 		return exitFine
 	}
-	if text := err.Error(); text != "" {
-		fmt.Fprintln(os.Stderr, "postseal:", text)
-	}
+	complain(os.Stderr, err)
 	var exit *exitError
 	if errors.As(err, &exit) {
 		return exit.code
 	}
 	return exitFailure
+}
+
+// complain says what failed. A place in a file stands alone at the beginning of its line.
+func complain(w io.Writer, err error) {
+	text := err.Error()
+	switch _, bad := errors.AsType[badConfig](err); {
+	case text == "":
+	case bad:
+		fmt.Fprintln(w, text)
+	default:
+		fmt.Fprintln(w, "postseal:", text)
+	}
 }
 
 func newRootCommand() *cobra.Command {

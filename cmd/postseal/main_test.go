@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"os"
@@ -88,4 +89,44 @@ func TestControlFolderIsMade(t *testing.T) {
 	}
 	stop()
 	d.sockets.work.Wait()
+}
+
+// What is wrong with a configuration is told line by line, each beginning with
+// the place, so that an editor can jump there.
+func TestComplaint_BeginsWithThePlace(t *testing.T) {
+	dir := t.TempDir()
+	config := filepath.Join(dir, "postseal.toml")
+	if err := os.WriteFile(config, []byte("mode = \"off\"\n\n[http]\nlistn = []\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	told := func(line string, c string) string {
+		_, err := typed(t, append(strings.Fields(line), "--config", c)...)
+		if err == nil {
+			t.Fatalf("postseal %s: no error", line)
+		}
+		var b bytes.Buffer
+		complain(&b, err)
+		return b.String()
+	}
+	places := config + ":1: mode: \"off\" is not allowed; write \"enforce\" or \"monitor\"\n" +
+		config + ":4: http.listn: unknown key; did you mean \"listen\"?\n"
+	absent := dir + "/absent.toml"
+	for _, tt := range []struct{ line, config, want string }{
+		{"config check", config, places},
+		{"config show", config, places},
+		{"cache list", config, places},
+		{"reload", config, places + "postseal: the old configuration stays\n"},
+		{"config check", absent, absent + ": no such file or directory\n"},
+		{"config check", dir, dir + ": is a directory\n"},
+		{"serve --json", config, "postseal: serve prints no object; for the log in JSON: postseal serve --log-format json\n"},
+	} {
+		if got := told(tt.line, tt.config); got != tt.want {
+			t.Errorf("postseal %s: got\n%swant\n%s", tt.line, got, tt.want)
+		}
+	}
+	out, err := typed(t, "reload", "--json", "--config", config)
+	var o outcome
+	if e := json.Unmarshal([]byte(out), &o); e != nil || err == nil || o.OK || len(o.Errors) != 2 {
+		t.Errorf("reload --json: %s%v, %v", out, e, err)
+	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -17,20 +18,36 @@ configuration and exits 2 with the error; a good one takes effect without
 dropping a connection.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, _, err := loadConfig(opts.configPath, opts.configSet)
-			if err != nil {
-				return fmt.Errorf("the old configuration stays: %w", err)
+			err := opts.reload(cmd.Context())
+			if opts.json {
+				if e := printJSON(cmd.OutOrStdout(), outcome{err == nil, errorTexts(err)}); e != nil {
+					return e
+				}
 			}
-			err = newControlClient(cfg.Control.Listen).call(cmd.Context(), http.MethodPost, "/reload", nil, nil, nil)
-			if errors.Is(err, errNoDaemon) {
-				return fmt.Errorf("%w; start it with: postseal serve", err)
-			}
-			if err != nil {
-				return fmt.Errorf("the old configuration stays: %w", err)
-			}
-			return nil
+			return err
 		},
 	}
+}
+
+// outcome is the JSON of a command that has nothing else to say.
+type outcome struct {
+	OK     bool     `json:"ok"`
+	Errors []string `json:"errors"`
+}
+
+func (o *globalOptions) reload(ctx context.Context) error {
+	cfg, _, err := loadConfig(o.configPath, o.configSet)
+	if err != nil {
+		return fmt.Errorf("%w\npostseal: the old configuration stays", err)
+	}
+	err = newControlClient(cfg.Control.Listen).call(ctx, http.MethodPost, "/reload", nil, nil, nil)
+	if errors.Is(err, errNoDaemon) {
+		return fmt.Errorf("%w; start it with: postseal serve", err)
+	}
+	if err != nil {
+		return fmt.Errorf("the old configuration stays: %w", err)
+	}
+	return nil
 }
 
 func newHealthcheckCommand(opts *globalOptions) *cobra.Command {

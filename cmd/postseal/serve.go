@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -26,6 +27,9 @@ configuration again on SIGHUP, and ends on SIGTERM once the connections that
 Postfix holds open are gone; a second SIGTERM ends it at once.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if opts.json {
+				return errors.New("serve prints no object; for the log in JSON: postseal serve --log-format json")
+			}
 			logger, err := newLogger(cmd.ErrOrStderr(), format, level)
 			if err != nil {
 				return err
