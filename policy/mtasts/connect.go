@@ -58,6 +58,12 @@ func (f *Fetcher) connect(ctx context.Context, host string) (route, error) {
 	}
 	r := f.route(found.conn, nil)
 	r.address, r.canonical = found.address, canonical
+	r.close = func() {
+		found.conn.Close()
+		// A goroutine of http.Transport may be closing it just now. Closed it is,
+		// and its place given back, when the one below TLS is.
+		found.conn.NetConn().Close()
+	}
 	return r, nil
 }
 

@@ -30,6 +30,12 @@
 // [Fetcher.AllowNetworks]), and bounds time, headers and body. Text from outside
 // reaches notes and errors only quoted and shortened.
 //
+// One address has at most four connections at a time, and a fetch waits for one
+// of them for 3 s at most ([ErrBusy]): a hoster of thousands of domains is not
+// flooded, and a host that keeps its fetches hanging holds up four of them, not
+// all. Who owns many addresses is bounded only by what the caller runs at once.
+// Behind a proxy addresses are not known and not counted.
+//
 // # Bugs
 //
 // Certificates are not checked for revocation (RFC 8461 §3.3 makes that a MAY),

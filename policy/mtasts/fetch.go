@@ -42,8 +42,10 @@ type AddressResolver interface {
 }
 
 // Fetcher gets policies from policy hosts. All fields but Resolver have useful
-// zero values. A Fetcher holds no state: any number of fetches may run at once,
-// and how many should is the caller's business (RFC 8461 §3.3).
+// zero values. Any number of fetches may run at once, and how many should is the
+// caller's business (RFC 8461 §3.3), except that one address never sees more than
+// four connections of a Fetcher: the next fetch takes another address of its
+// host, or waits for at most 3 s. It must not be copied after its first use.
 type Fetcher struct {
 	// Resolver finds the addresses. Required, though not asked with a Proxy or
 	// a Transport.
@@ -73,7 +75,8 @@ type Fetcher struct {
 	// must not follow redirects.
 	Transport http.RoundTripper
 
-	port uint16 // tests; zero means httpsPort
+	places places
+	port   uint16 // tests; zero means httpsPort
 }
 
 // Fetched is a policy and where it came from. Beside an error it holds what is
@@ -99,7 +102,7 @@ type Fetched struct {
 // error is a *FetchError. It wraps the context's error when that ended,
 // ErrUnanswered when the DNS did not answer, ErrNoAddress when it has no address
 // for the host, ErrRefused when an address may not be connected to and no other
-// one served, ErrCannotHavePolicy when nobody was asked, ErrInvalidPolicy when
+// one served, ErrBusy likewise when other fetches keep the address, ErrCannotHavePolicy when nobody was asked, ErrInvalidPolicy when
 // the policy is not valid.
 func (f *Fetcher) Fetch(ctx context.Context, domain string) (got Fetched, err error) {
 	start := time.Now()

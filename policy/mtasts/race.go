@@ -146,30 +146,53 @@ func (r *race) take(l lookup) {
 	r.waiting[family] = l.answer.Records[:min(len(l.answer.Records), maxPerFamily)]
 }
 
-// start begins the next attempt, the families taking turns, and tells whether
-// there was one.
-func (r *race) start(ctx context.Context) bool {
+// start begins the next attempt, and tells whether there was one. Where all
+// connections to an address are taken it waits in line there, and goes on to the
+// next address at once.
+func (r *race) start(ctx context.Context) (began bool) {
+	for {
+		addr, more := r.next()
+		if !more {
+			return began
+		}
+		began = true
+		free := r.f.places.take(addr)
+		r.running++
+		r.started.Go(func() { r.attempts <- r.f.try(ctx, addr, r.host, free) })
+		if free {
+			return true
+		}
+	}
+}
+
+// next is the next address that has not been tried, the families taking turns.
+func (r *race) next() (addr netip.Addr, more bool) {
 	for range 2 {
 		family := r.turn
 		r.turn = 1 - r.turn
 		for len(r.waiting[family]) > 0 {
-			addr := r.waiting[family][0]
+			addr = r.waiting[family][0]
 			r.waiting[family] = r.waiting[family][1:]
-			if slices.Contains(r.tried, addr) {
-				continue
+			if !slices.Contains(r.tried, addr) {
+				r.tried = append(r.tried, addr)
+				return addr, true
 			}
-			r.tried = append(r.tried, addr)
-			r.running++
-			r.started.Go(func() { r.attempts <- r.f.try(ctx, addr, r.host) })
-			return true
 		}
 	}
-	return false
+	return addr, false
 }
 
-// try connects to one address and checks its certificate.
-func (f *Fetcher) try(ctx context.Context, addr netip.Addr, host string) attempt {
+// try connects to one address and checks its certificate. Whether it has a place
+// there already or has to wait for one, the place is given back when the
+// connection is closed.
+func (f *Fetcher) try(ctx context.Context, addr netip.Addr, host string, hasPlace bool) attempt {
 	a := attempt{address: netip.AddrPortFrom(addr, f.httpsPort())}
+	if !hasPlace {
+		if a.err = f.places.wait(ctx, addr); a.err != nil {
+			return a
+		}
+	}
+	leave := sync.OnceFunc(func() { f.places.leave(addr) })
 	// RFC 8461 §3.3: the certificate must be valid for the policy host, by a
 	// DNS-ID (crypto/x509 knows nothing else); §7.1: and SNI names it. Aliases
 	// (§8.2) change neither.
@@ -178,9 +201,11 @@ func (f *Fetcher) try(ctx context.Context, addr netip.Addr, host string) attempt
 	dialer := net.Dialer{ControlContext: f.guard}
 	raw, err := dialer.DialContext(ctx, "tcp", a.address.String())
 	if err != nil {
+		leave()
 		a.err = err
 		return a
 	}
+	raw = &placed{raw, leave}
 	conn := tls.Client(raw, config)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
