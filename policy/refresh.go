@@ -106,11 +106,17 @@ func (e *Engine) refreshAll(ctx context.Context) {
 			if pace.Wait(ctx) != nil || e.refreshes.Acquire(ctx, 1) != nil {
 				return
 			}
-			f := e.startRefresh(d)
-			if f == nil || !e.spawn(func() { <-f.done; e.refreshes.Release(1) }) {
-				e.refreshes.Release(1)
-			}
+			e.refreshUnwaited(d)
 		}
+	}
+}
+
+// refreshUnwaited starts a refresh that nobody waits for. The caller has acquired
+// one of refreshes; it is given back when the refresh ends.
+func (e *Engine) refreshUnwaited(d *domain) {
+	f := e.startRefresh(d)
+	if f == nil || !e.spawn(func() { <-f.done; e.refreshes.Release(1) }) {
+		e.refreshes.Release(1)
 	}
 }
 
@@ -164,16 +170,22 @@ func (e *Engine) refresh(ctx context.Context, d *domain, f *flight) (stsOutcome,
 	return outcome, ttl
 }
 
-// expedite fetches a policy anew that names none of the destination's hosts
-// (CMB-12): perhaps it has been replaced without a new id.
+// expedite fetches a policy anew that names none of the destination's hosts:
+// perhaps it was replaced without a new id (CMB-12, STS-083). It waits for
+// nothing; when too many refreshes are under way already, the next answer tries again.
 func (e *Engine) expedite(d *domain, now time.Time) {
 	d.mu.Lock()
-	p := d.policy
-	again := p != nil && p.have && now.Sub(p.attempted) > expediteOnce && now.Sub(p.fetched) > expediteOnce && d.sts.flight == nil
+	again := d.sts.flight == nil && d.policy.mayExpedite(now)
 	d.mu.Unlock()
-	if again {
-		e.startRefresh(d)
+	if again && e.refreshes.TryAcquire(1) {
+		e.refreshUnwaited(d)
 	}
+}
+
+// mayExpedite: the last fetch is ten minutes ago, and the pause that RFC 8461 §3.3
+// demands after a failed one is over, whatever the id.
+func (p *policyState) mayExpedite(now time.Time) bool {
+	return p != nil && p.have && now.Sub(p.fetched) >= expediteOnce && now.Sub(p.attempted) >= expediteOnce && p.mayFetch(p.failedID, now)
 }
 
 // outbound notices when every fetch fails for want of a connection: that is one
