@@ -81,12 +81,8 @@ func checkChroot(s *Snapshot, sv *Service, _ Wanted) (string, string, bool) {
 	if !unix || t.proxied || !sv.Chroot || !filepath.IsAbs(path) || slices.Contains(s.endpoints, "unix:"+filepath.Join(s.QueueDirectory, path)) {
 		return "", "", false
 	}
-	cure := "proxy:socketmap:unix:" + path + ":" + t.mapName
-	if inside, err := filepath.Rel(s.QueueDirectory, path); err == nil && filepath.IsLocal(inside) {
-		cure = "socketmap:unix:" + inside + ":" + t.mapName
-	}
 	return fmt.Sprintf("%s names %s, but the service runs in a chroot, where it is %s: \"lookup error\", all mail is deferred",
-		sv.name("smtp_tls_policy_maps"), path, filepath.Join(s.QueueDirectory, path)), s.set(sv, sv.replaceOurs(cure)), true
+		sv.name("smtp_tls_policy_maps"), path, filepath.Join(s.QueueDirectory, path)), s.set(sv, sv.replaceOurs(s.entry(sv, "unix:"+path, t.mapName))), true
 }
 
 // checkProxy: proxymap(8) opens only what proxy_read_maps lists.
@@ -225,6 +221,22 @@ func (sv *Service) ours() table {
 		}
 	}
 	return table{}
+}
+
+// entry is what to write for one of our sockets in smtp_tls_policy_maps.
+func (s *Snapshot) entry(sv *Service, endpoint, mapName string) string {
+	if path, unix := strings.CutPrefix(endpoint, "unix:"); unix {
+		inside, err := filepath.Rel(s.QueueDirectory, path)
+		switch {
+		case err == nil && filepath.IsLocal(inside):
+			endpoint = "unix:" + inside // in a chroot or not
+		case sv.Chroot:
+			return "proxy:socketmap:" + endpoint + ":" + mapName
+		}
+	} else if host, port, ok := splitHostPort(strings.TrimPrefix(endpoint, "inet:")); ok && isAny(host) {
+		endpoint = "inet:127.0.0.1:" + port
+	}
+	return "socketmap:" + endpoint + ":" + mapName
 }
 
 // replaceOurs is the service's list of maps with another entry in the place of ours.

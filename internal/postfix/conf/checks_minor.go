@@ -2,6 +2,7 @@ package conf
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -37,7 +38,7 @@ func at(minor, patch int) tlspolicy.Version {
 	return tlspolicy.Version{Major: 3, Minor: minor, Patch: patch, Known: true}
 }
 
-// checkReusedSessions: POSTFIX repaired the connection cache's key in these.
+// checkReusedSessions: Postfix repaired the connection cache's key in these.
 func checkReusedSessions(s *Snapshot, sv *Service, _ Wanted) (string, string, bool) {
 	if !sv.yes("smtp_connection_cache_on_demand") || fixedIn(s.Version, at(7, 17), at(8, 12), at(9, 6), at(10, 3)) {
 		return "", "", false
@@ -139,7 +140,25 @@ func checkLog(s *Snapshot, sv *Service, _ Wanted) (string, string, bool) {
 	return sv.name("smtp_tls_loglevel") + " = 0: the log does not tell what was sent over TLS", s.set(sv, setting{"smtp_tls_loglevel", "1"}), true
 }
 
-// notAsking: T21, services that do not ask us although they could. lmtp(8)
+// nameUs is the command that makes a service ask us first, over TCP if we listen there.
+func (s *Snapshot) nameUs(sv *Service) string {
+	if len(s.endpoints) == 0 {
+		return "let postseal listen, under [socketmap] in postseal.toml"
+	}
+	ours := s.endpoints[0]
+	if i := slices.IndexFunc(s.endpoints, func(e string) bool { return strings.HasPrefix(e, "inet:") }); i >= 0 {
+		ours = s.endpoints[i]
+	}
+	list := s.entry(sv, ours, "postseal")
+	if others := sv.Param("smtp_tls_policy_maps"); others != "" {
+		list += ", " + others
+	}
+	return s.set(sv, setting{"smtp_tls_policy_maps", list})
+}
+
+const notAskingID = "T21"
+
+// notAsking finds services that do not ask us although they could. lmtp(8)
 // delivers to mailboxes and is not expected to.
 func (s *Snapshot) notAsking() []Problem {
 	var found []Problem
@@ -149,7 +168,7 @@ func (s *Snapshot) notAsking() []Problem {
 			continue
 		}
 		param := sv.name("smtp_tls_policy_maps")
-		p := Problem{ID: "T21", Service: sv.ID(), Text: param + " does not name postseal: it is not asked", Fix: "run postseal setup"}
+		p := Problem{ID: notAskingID, Service: sv.ID(), Text: param + " does not name postseal: it is not asked", Fix: s.nameUs(sv)}
 		if _, own := sv.Overrides[param]; own && asking {
 			p.Text = "its own -o " + param + " does not name postseal: it is not asked"
 			p.Fix = "postconf -PX " + quote(sv.ID()+"/"+param)

@@ -7,7 +7,7 @@ import (
 )
 
 // Problem is something in Postfix's configuration that the operator should
-// know, under the id that `postseal doctor` uses for it (T01 … T40).
+// know, under its id in docs/postfix-checks.md.
 type Problem struct {
 	ID string
 	// Service is the service concerned, "relay/unix", several separated by ", ";

@@ -33,7 +33,7 @@ const (
 	wantPrefix    = "want "
 )
 
-// PFX-30, CMB-15, DANE-053, STS-076 and T01 … T40 of POSTFIX section 14.
+// PFX-30, CMB-15, DANE-053, STS-076 and the ids of docs/postfix-checks.md.
 func TestPFX30_Recorded(t *testing.T) {
 	for _, path := range cases(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) {
