@@ -9,6 +9,7 @@ LDFLAGS := -s -w $(if $(VERSION),-X main.version=$(VERSION))
 all: build
 
 build:
+	@echo 'building (a minute or two the first time)…'
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/postseal ./cmd/postseal
 
 # The daemon on built-in defaults, as whoever calls it.

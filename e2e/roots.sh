@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes the root file systems that hold the other versions of Postfix: Debian's trixie and sid, by debootstrap.
+# Installs what the stories need, and makes the root file systems that hold the other versions of Postfix: Debian's
+# trixie and sid, by debootstrap.
 #
 # They go to $POSTSEAL_ROOTS, by default .roots in the repository, which git ignores; the folder may be a cache that
 # outlives the checkout. A root that is there is left alone, so a second run takes no time. Each is built under another
@@ -9,7 +10,8 @@ set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 roots=${POSTSEAL_ROOTS:-$here/.roots}
 suites="trixie sid"
-packages="postfix unbound iproute2 util-linux debootstrap ca-certificates"
+# systemd: systemd-analyze, which checks our units.
+packages="postfix unbound iproute2 util-linux debootstrap ca-certificates systemd"
 
 say() { printf 'roots: %s\n' "$*"; }
 fail() { say "$*" >&2; exit 1; }
