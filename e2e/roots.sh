@@ -70,7 +70,9 @@ if [ -n "$missing" ]; then
 fi
 
 # The mirror is whatever apt uses; debootstrap does not read apt's proxy.
+# shellcheck source=/dev/null
 . /etc/os-release
+# shellcheck disable=SC2016 # apt expands $(REPO_URI)
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $VERSION_CODENAME" | sort -u | head -n 1)
 [ -n "$mirror" ] || fail "apt knows no mirror for $VERSION_CODENAME"
 eval "$(apt-config shell http_proxy Acquire::http::Proxy)"
