@@ -84,7 +84,7 @@ func (c column) secure(row Row, narrowed, exact []string) Decision {
 	d.Line = c.secureLine(match, reporting, nil)
 	if len(d.Line.String()) > MaxReply {
 		if len(c.hosts.matching) > 0 {
-			match = c.hosts.matching
+			match = sortedUnique(c.hosts.matching)
 		}
 		d.Line = c.secureLine(match, match, nil)
 	}
