@@ -227,7 +227,7 @@ func (e *Engine) ask(ctx context.Context, dst []byte, kind mapKind, key []byte, 
 	k, err := ParseKey(string(key))
 	if err != nil {
 		if len(key) > 0 && key[0] != '.' { // a leading dot is Postfix's own walk to the parents
-			e.log.Info("no destination", "key", printable(key), "reason", err)
+			e.log.Info("answered NOTFOUND without a look-up", "key", printable(key), "reason", err)
 		}
 		e.metrics.answers.WithLabelValues("NOTFOUND", string(SourceFloor)).Inc()
 		return append(dst, notFound...)

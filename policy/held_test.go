@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -70,4 +72,30 @@ func TestSTS008_NullMXKeepsThePolicy(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestRefresh_SaysWhyNothingIsHeld, in a sentence that names the domain once.
+func TestRefresh_SaysWhyNothingIsHeld(t *testing.T) {
+	for _, c := range []struct{ name, zone, body, want string }{
+		{"no record", "ad nx _mta-sts.ex.test 300 TXT", "", "ex.test has no MTA-STS policy: no record at _mta-sts.ex.test"},
+		{"bad record", `ad _mta-sts.ex.test 300 TXT "v=STSv1; id="`, "", "no MTA-STS policy of ex.test is held: invalid MTA-STS record: "},
+		{"no answer", "servfail _mta-sts.ex.test TXT", "", "no MTA-STS policy of ex.test is held: "},
+		{"404", signedZone, "", "no MTA-STS policy of ex.test is held: "},
+		{"expired at once", signedZone, "version: STSv1\nmode: testing\nmx: ex.test\nmax_age: 0\n", "no MTA-STS policy of ex.test is held: it has expired, max_age"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := start(t, c.zone, nil)
+				defer w.stop()
+				w.hosts.set("ex.test", c.body)
+				_, err := w.engine.Refresh(context.Background(), "Ex.test")
+				if !errors.Is(err, ErrNotHeld) || !strings.HasPrefix(err.Error(), c.want) || len(err.Error()) == len(c.want) && c.name != "no record" {
+					t.Errorf("got %v, want %s", err, c.want)
+				}
+				if _, err := w.engine.Refresh(context.Background(), "a..b"); !errors.Is(err, ErrNoDestination) || err.Error() != `"a..b": no destination: an empty label` {
+					t.Errorf("bad name: %v", err)
+				}
+			})
+		})
+	}
 }

@@ -38,27 +38,29 @@ const (
 
 // ErrNoDestination is wrapped by every error of ParseKey: the text is no
 // destination that could have a policy. The caller answers NOTFOUND.
-var ErrNoDestination = errors.New("no destination that could have a policy")
+var ErrNoDestination = errors.New("no destination")
 
 // ParseKey reads a key as Postfix sends it: "Example.COM", "example.com:25",
 // "[mx.example.com]:submission", "[192.0.2.1]", "[IPv6:2001:db8::1]:25".
 // Postfix neither folds case nor encodes U-labels for a socketmap, so both are
-// done here (CONFORMANCE STS-006). Parent keys (".example.com") are refused:
-// what answered them would be answered for every subdomain (STS-003).
+// done here (STS-006). Parent keys (".example.com") are refused: what answered
+// them would be answered for every subdomain (STS-003).
+//
+// The error says what is wrong with the text, but does not repeat it.
 func ParseKey(text string) (Key, error) {
 	k := Key{Port: 25}
 	name := text
 	if rest, ok := strings.CutPrefix(text, "["); ok {
 		host, port, ok := strings.Cut(rest, "]")
 		if !ok {
-			return Key{}, fmt.Errorf("%w: %.100q: bracket without end", ErrNoDestination, text)
+			return Key{}, fmt.Errorf("%w: a bracket without end", ErrNoDestination)
 		}
 		k.Brackets = true
 		name = host
 		if port != "" {
 			p, ok := strings.CutPrefix(port, ":")
 			if !ok {
-				return Key{}, fmt.Errorf("%w: %.100q: text after the bracket", ErrNoDestination, text)
+				return Key{}, fmt.Errorf("%w: text after the bracket", ErrNoDestination)
 			}
 			if err := k.setPort(p); err != nil {
 				return Key{}, err
@@ -78,7 +80,7 @@ func ParseKey(text string) (Key, error) {
 	}
 	var err error
 	if k.Name, err = canonicalName(name); err != nil {
-		return Key{}, err
+		return Key{}, fmt.Errorf("%w: %w", ErrNoDestination, err)
 	}
 	return k, nil
 }
@@ -113,34 +115,50 @@ func literal(name string) (netip.Addr, bool) {
 var idnaLookup = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRule(), idna.StrictDomainName(false))
 
 // canonicalName folds case, strips one trailing dot, converts U-labels and
-// refuses what the DNS could not hold.
+// refuses what the DNS could not hold. The error says what is wrong with the name,
+// but does not repeat it.
 func canonicalName(name string) (string, error) {
 	name = strings.TrimSuffix(name, ".")
 	if !isASCII(name) {
 		if !utf8.ValidString(name) {
-			return "", fmt.Errorf("%w: %.100q: not UTF-8", ErrNoDestination, name)
+			return "", errors.New("not UTF-8")
 		}
 		a, err := idnaLookup.ToASCII(name)
 		if err != nil {
-			return "", fmt.Errorf("%w: %.100q: %w", ErrNoDestination, name, err)
+			return "", err
 		}
 		name = a
 	}
 	name = strings.ToLower(name)
-	if name == "" || len(name) > maxName {
-		return "", fmt.Errorf("%w: %.100q: a name has 1 to %d octets", ErrNoDestination, name, maxName)
+	switch {
+	case name == "":
+		return "", errors.New("an empty name")
+	case len(name) > maxName:
+		return "", fmt.Errorf("a name of %d octets, at most %d", len(name), maxName)
 	}
 	for label := range strings.SplitSeq(name, ".") {
-		if label == "" || len(label) > maxLabel || strings.Trim(label, "-") == "" {
-			return "", fmt.Errorf("%w: %.100q: bad label %.70q", ErrNoDestination, name, label)
-		}
-		for i := range len(label) {
-			if c := label[i]; !isNameByte(c) {
-				return "", fmt.Errorf("%w: %.100q: character %q in a name", ErrNoDestination, name, c)
-			}
+		if err := checkLabel(label); err != nil {
+			return "", err
 		}
 	}
 	return name, nil
+}
+
+func checkLabel(label string) error {
+	switch {
+	case label == "":
+		return errors.New("an empty label")
+	case len(label) > maxLabel:
+		return fmt.Errorf("a label of %d octets, at most %d", len(label), maxLabel)
+	case strings.Trim(label, "-") == "":
+		return fmt.Errorf("a label of hyphens alone: %q", label)
+	}
+	for i := range len(label) {
+		if c := label[i]; !isNameByte(c) {
+			return fmt.Errorf("character %q in a name", c)
+		}
+	}
+	return nil
 }
 
 func isNameByte(c byte) bool {

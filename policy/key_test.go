@@ -44,6 +44,29 @@ func TestSTS003_STS006_NoDestination(t *testing.T) {
 	}
 }
 
+// TestParseKey_SaysWhatIsWrong, once and without the text, which the caller has.
+func TestParseKey_SaysWhatIsWrong(t *testing.T) {
+	for in, want := range map[string]string{
+		"a..b":                               "no destination: an empty label",
+		".ex.test":                           "no destination: an empty label",
+		"":                                   "no destination: an empty name",
+		"[]:25":                              "no destination: an empty name",
+		"user@ex.test":                       "no destination: character '@' in a name",
+		"--.test":                            `no destination: a label of hyphens alone: "--"`,
+		strings.Repeat("a", 64) + ".test":    "no destination: a label of 64 octets, at most 63",
+		strings.Repeat("a.", 200) + "test":   "no destination: a name of 404 octets, at most 253",
+		"\xff.test":                          "no destination: not UTF-8",
+		"[ex.test":                           "no destination: a bracket without end",
+		"[ex.test]x":                         "no destination: text after the bracket",
+		"ex.test:no-such-service":            `no destination: port "no-such-service": neither a number nor a service of /etc/services`,
+		"ex.test:" + strings.Repeat("9", 99): `no destination: port "` + strings.Repeat("9", 99) + `": neither a number nor a service of /etc/services`,
+	} {
+		if _, err := ParseKey(in); err == nil || err.Error() != want {
+			t.Errorf("%q: got %v, want %s", in, err, want)
+		}
+	}
+}
+
 // FuzzParseKey: the canonical form is a fixed point, and a name is one that DNS can hold.
 func FuzzParseKey(f *testing.F) {
 	for _, s := range []string{"ex.test", "[ex.test]:587", "[IPv6:::1]:25", "bücher.test:smtp", "a..b", "1.2.3.4:25", "xn--.test", "[::ffff:192.0.2.1]"} {

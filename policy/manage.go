@@ -92,8 +92,17 @@ func (e *Engine) Show(name string) (HeldPolicy, error) {
 	return h, nil
 }
 
-func (e *Engine) known(name string) (*domain, error) {
+// namedKey is ParseKey with the name in the error, for callers that do not add it.
+func namedKey(name string) (Key, error) {
 	k, err := ParseKey(name)
+	if err != nil {
+		return Key{}, fmt.Errorf("%.100q: %w", name, err)
+	}
+	return k, nil
+}
+
+func (e *Engine) known(name string) (*domain, error) {
+	k, err := namedKey(name)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +115,7 @@ func (e *Engine) known(name string) (*domain, error) {
 // Refresh fetches a domain's policy now, held or not, and looks everything else
 // up afresh at the next question.
 func (e *Engine) Refresh(ctx context.Context, name string) (HeldPolicy, error) {
-	k, err := ParseKey(name)
+	k, err := namedKey(name)
 	if err != nil {
 		return HeldPolicy{}, err
 	}
@@ -127,20 +136,31 @@ func (e *Engine) Refresh(ctx context.Context, name string) (HeldPolicy, error) {
 	}
 	h, ok := d.held()
 	if !ok {
-		return h, fmt.Errorf("%w: %s: %s", ErrNotHeld, k.Name, d.whyNot())
+		return h, d.notHeld()
 	}
 	return h, nil
 }
 
-// whyNot says why no policy of d is held.
-func (d *domain) whyNot() string {
+// notHeldError is ErrNotHeld in a sentence of its own.
+type notHeldError string
+
+func (e notHeldError) Error() string { return string(e) }
+func (e notHeldError) Unwrap() error { return ErrNotHeld }
+
+// notHeld says why no policy of d is held.
+func (d *domain) notHeld() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	why := d.troubles().sts
-	if why == "" && d.policy != nil {
-		why = d.policy.err
+	if d.sts.outcome == stsNone {
+		return notHeldError(d.key + " has no MTA-STS policy: no record at _mta-sts." + d.key)
 	}
-	return cmp.Or(why, "the domain has no policy")
+	why := d.troubles().sts
+	if p := d.policy; why == "" && p != nil {
+		if why = p.err; why == "" && p.have {
+			why = fmt.Sprintf("it has expired, max_age %d", int64(p.policy.MaxAge/time.Second))
+		}
+	}
+	return notHeldError("no MTA-STS policy of " + d.key + " is held: " + cmp.Or(why, "it was not fetched"))
 }
 
 // Flush forgets what is known of a domain, its policy and its mail hosts, in
@@ -150,7 +170,7 @@ func (e *Engine) Flush(ctx context.Context, name string) error {
 	if err := e.untilLoaded(ctx); err != nil {
 		return err
 	}
-	k, err := ParseKey(name)
+	k, err := namedKey(name)
 	if err != nil {
 		return err
 	}

@@ -45,7 +45,7 @@ func parsePattern(text string) (pattern, *RuleError) {
 	}
 	switch {
 	case err != nil:
-		return pattern{}, &RuleError{What: err.Error(), Fix: "write example.com, .example.com, [host]:port or mx:*.example.com", Err: err}
+		return pattern{}, &RuleError{What: fmt.Sprintf("%.100q: %v", text, err), Fix: "write example.com, .example.com, [host]:port or mx:*.example.com", Err: err}
 	case k.Literal && !k.Brackets:
 		// Postfix asks for an address in brackets only.
 		k.Brackets = true
@@ -92,7 +92,7 @@ func parseParent(text string) (pattern, *RuleError) {
 	}
 	name, err := canonicalName(text[1:])
 	if err != nil {
-		return pattern{}, &RuleError{What: err.Error(), Fix: `write ".example.com" for the subdomains of example.com`, Err: err}
+		return pattern{}, &RuleError{What: fmt.Sprintf("%.100q: %v", text, err), Fix: `write ".example.com" for the subdomains of example.com`, Err: err}
 	}
 	return pattern{kind: matchParent, name: name, text: "." + name}, nil
 }
@@ -112,7 +112,7 @@ func parseMXPattern(text string) (pattern, *RuleError) {
 	}
 	name, err := canonicalName(name)
 	if err != nil {
-		return pattern{}, &RuleError{What: err.Error(), Fix: "write mx:host.example.com or mx:*.example.com", Err: err}
+		return pattern{}, &RuleError{What: fmt.Sprintf("%.100q: %v", full, err), Fix: "write mx:host.example.com or mx:*.example.com", Err: err}
 	}
 	if below {
 		return pattern{kind: matchMXBelow, name: name, text: "mx:*." + name}, nil

@@ -94,7 +94,7 @@ func cacheShow(opts *globalOptions) *cobra.Command {
 			}
 			k, err := policy.ParseKey(args[0])
 			if err != nil {
-				return err
+				return fmt.Errorf("%.100q: %w", args[0], err)
 			}
 			for _, h := range all {
 				if h.Domain == k.Name {
