@@ -232,7 +232,6 @@ type nameServer struct {
 	mu      sync.Mutex
 	view    view
 	servers []*dns.Server
-	queries int
 }
 
 func startNameServer(z *zone, address string, v view) (*nameServer, error) {
@@ -267,17 +266,10 @@ func (s *nameServer) set(v view) {
 	s.view = v
 }
 
-func (s *nameServer) count() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.queries
-}
-
 // ServeDNS answers one question.
 func (s *nameServer) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 	s.mu.Lock()
 	v := s.view
-	s.queries++
 	s.mu.Unlock()
 	tcp := w.LocalAddr().Network() == "tcp"
 	q := r.Question[0]
