@@ -56,7 +56,8 @@ const (
 	MainStronger // dane-only, fingerprint, verify, secure
 )
 
-// Capability is what the asking map's Postfix understands (CONFORMANCE 3.1).
+// Capability is what the asking map's Postfix understands: the columns E+
+// and E− of docs/decision-table.md.
 type Capability uint8
 
 // The capabilities.
@@ -73,7 +74,7 @@ type Options struct {
 	Capability Capability
 }
 
-// Row names a row of the decision table (CONFORMANCE 3.2), or what stood before it.
+// Row names a row of docs/decision-table.md, or what stood before it.
 type Row string
 
 // Rows of the decision table that are not the name of a class.
@@ -121,7 +122,7 @@ type column struct {
 	hosts    hosts
 }
 
-// hosts are the host sets of CONFORMANCE 3.1.
+// hosts are the host sets of docs/decision-table.md.
 type hosts struct {
 	mx       []string // MX
 	matching []string // m(MX)
@@ -216,7 +217,8 @@ func (c column) noSTS() Decision {
 		vouched = true
 	}
 	if c.Floor == FloorEncrypt {
-		// Note 3 of CONFORMANCE 3.3: never an invented dane-only.
+		// Never a dane-only that DANE does not give: a domain without TLSA
+		// records would get no mail (rows D0, D2u, D5 of docs/decision-table.md).
 		return c.floor(c.withRule(Decision{Line: level(tlspolicy.Encrypt), Row: c.row()}))
 	}
 	if vouched {

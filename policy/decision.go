@@ -53,7 +53,7 @@ func (d Decision) String() string {
 // Mismatch: the policy names none of the hosts (CMB-12).
 func (d Decision) Mismatch() bool { return d.Row == RowMismatch || d.Row == RowMismatchD1 }
 
-// secure builds SEC+ or SEC− of CONFORMANCE 3.2. With narrowed nil the
+// secure builds SEC+ or SEC- of docs/decision-table.md. With narrowed nil the
 // published patterns hold (SEC+(P)), and exact is what a Postfix that does not
 // compare MX names is told instead (SEC−): host names, which keep the one-label rule
 // of `*.`, or the published patterns where the hosts are unknown.
@@ -73,7 +73,7 @@ func (c column) secure(row Row, narrowed, exact []string) Decision {
 	}
 	reporting := patterns
 	if c.Capability == Attributes {
-		// Section 3.1: appended for reporting, with what was published.
+		// Column E−: appended for reporting, with what was published.
 		reporting = c.evidence.Policy.MX
 	}
 	d.Line = c.secureLine(match, reporting, c.evidence.Policy.Lines)

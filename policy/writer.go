@@ -175,7 +175,7 @@ const (
 	stateDaneOnly = "answered dane-only"
 )
 
-// armed says which demands have been answered once (docs/operations.md, first-run safety).
+// armed says which demands have been answered once (first-run safety: docs/operations.md, First run).
 type armed struct{ secure, daneOnly atomic.Bool }
 
 // set notes a demand. It is on disk with the next batch, and before the engine ends.
