@@ -203,9 +203,12 @@ func verdict(x policy.Explanation) string {
 }
 
 func (p *page) sts(x policy.Explanation) {
-	s := x.STS
+	s, domain := x.STS, x.Key
+	if k, err := policy.ParseKey(x.Key); err == nil {
+		domain = k.Name // without port and brackets
+	}
 	state := map[string]string{
-		"absent": "no record at _mta-sts." + x.Key, "unusable": "a record that cannot be used", "failed": "a record, but its policy cannot be had",
+		"absent": "no record at _mta-sts." + domain, "unusable": "a record that cannot be used", "failed": "a record, but its policy cannot be had",
 		"unanswered": "the DNS does not answer", "off": "not looked up",
 	}[s.State]
 	if s.Mode != "" {
