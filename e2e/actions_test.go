@@ -6,11 +6,48 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/smtp"
 	"strings"
 	"time"
 
 	"github.com/postseal/postseal/e2e/lab"
 )
+
+// submit TOKEN RECIPIENT…: by SMTP, as a mail program or another server sends it. The recipients go as they are written:
+// with SMTPUTF8 a domain's U-labels stay what they are.
+func stepSubmit(ctx context.Context, s *story, words []string) error {
+	if len(words) < 2 {
+		return errors.New("want TOKEN RECIPIENT…")
+	}
+	conn, err := s.world.Network.Dial("tcp", smtpdAddress)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(deadline); err != nil {
+			return err
+		}
+	}
+	client, err := smtp.NewClient(conn, "sender.lab.test")
+	if err != nil {
+		return err
+	}
+	if err := client.Mail("s@lab.test"); err != nil { // with SMTPUTF8, where that is offered
+		return err
+	}
+	for _, recipient := range words[1:] {
+		if err := client.Rcpt(recipient); err != nil {
+			return fmt.Errorf("RCPT TO %s: %w", recipient, err)
+		}
+	}
+	data, err := client.Data()
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(data, "From: <s@lab.test>\r\nMessage-ID: <%[1]s@lab.test>\r\nSubject: %[1]s\r\n\r\nhello\r\n", words[0])
+	return errors.Join(err, data.Close(), client.Quit())
+}
 
 // dns servfail|bogus|silent|heal NAME TYPE · dns add RECORD · dns remove NAME TYPE · dns asked N NAME TYPE
 func stepDNS(ctx context.Context, s *story, words []string) error {

@@ -39,7 +39,7 @@ type story struct {
 // commands is the language of the stories; README.md describes it.
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	steps := map[string]func(context.Context, *story, []string) error{
-		"send": stepSend, "flush": stepFlush, "delivered": stepDelivered, "deferred": stepDeferred,
+		"send": stepSend, "submit": stepSubmit, "flush": stepFlush, "delivered": stepDelivered, "deferred": stepDeferred,
 		"bounced": stepBounced, "untouched": stepUntouched, "log": stepLog, "daemonlog": stepDaemonLog,
 		"answer": stepAnswer, "dns": stepDNS, "resolver": stepResolver, "policyhost": stepPolicyHost,
 		"sink": stepSink, "postfix": stepPostfix, "postseal": stepPostseal, "older": stepOlder,
