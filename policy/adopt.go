@@ -12,27 +12,38 @@ import (
 )
 
 // obtain fetches the policy of a domain and adopts it; id is the record's, or
-// the one held when a policy is refreshed. It reports success.
-func (e *Engine) obtain(ctx context.Context, d *domain, f *flight, id string) bool {
+// the one held when a policy is refreshed. The error says why there is none; what
+// follows from it is done already.
+func (e *Engine) obtain(ctx context.Context, d *domain, f *flight, id string) error {
 	if err := e.fetches.Acquire(ctx, 1); err != nil {
-		return false
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	fetched, err := e.fetch(ctx, d.key)
 	cancel()
 	e.fetches.Release(1)
-	if e.life.Err() != nil {
-		return false // we are stopping: that is no failure of the policy host
-	}
-	if err != nil {
+	switch {
+	case e.life.Err() != nil:
+		return e.life.Err() // we are stopping: that is no failure of the policy host
+	case errors.Is(err, mtasts.ErrBusy):
+		// Nothing was asked, so nothing failed: no pause, it is tried again soon.
+		e.metrics.fetches.WithLabelValues("busy").Inc()
+		return err
+	case err != nil:
 		blocked := e.outbound.failed(e, d.key, err)
 		e.fetchFailed(d, f, id, err, blocked)
-		return false
+		return err
 	}
 	e.outbound.succeeded(e)
 	e.metrics.fetches.WithLabelValues("ok").Inc()
-	return e.adopt(d, f, id, fetched)
+	if !e.adopt(d, f, id, fetched) {
+		return errForgotten
+	}
+	return nil
 }
+
+// errForgotten: the operator flushed the domain while its policy was fetched.
+var errForgotten = errors.New("the domain was forgotten meanwhile")
 
 // fetchFailed keeps the failure; a policy that is held stays in force. While all
 // fetches fail the alarm about that says it once for all.
@@ -99,7 +110,7 @@ func (e *Engine) adopt(d *domain, f *flight, id string, got mtasts.Fetched) bool
 	}
 	d.mu.Lock()
 	if d.policy != nil {
-		next.last = d.policy.last
+		next.last, next.expedited = d.policy.last, d.policy.expedited
 	}
 	d.install(next)
 	d.mu.Unlock()

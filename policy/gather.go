@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/postseal/postseal/policy/dane"
@@ -140,8 +141,12 @@ func (e *Engine) discover(ctx context.Context, d *domain, f *flight) (stsOutcome
 		return stsFound, ttl
 	case !fetch:
 		return stsFound, min(ttl, retryFirst)
-	case e.obtain(ctx, d, f, id):
+	}
+	switch err := e.obtain(ctx, d, f, id); {
+	case err == nil:
 		return stsFound, ttl
+	case errors.Is(err, mtasts.ErrBusy):
+		return stsFound, min(ttl, retryBusy)
 	}
 	return stsFound, min(ttl, retryFirst)
 }

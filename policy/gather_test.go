@@ -217,3 +217,20 @@ func TestRenewalAsksOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestSTS042_BusyIsNoFailure: a fetch that found its address taken asked nothing,
+// so the five minutes of rest do not begin.
+func TestSTS042_BusyIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, signedZone, nil)
+		defer w.stop()
+		w.hosts.set("ex.test", enforceBody)
+		w.hosts.busy = true
+		w.want("ex.test", "NOTFOUND ")
+		w.hosts.mu.Lock()
+		w.hosts.busy = false
+		w.hosts.mu.Unlock()
+		time.Sleep(6 * time.Second)
+		w.want("ex.test", secureReply)
+	})
+}

@@ -27,7 +27,10 @@ const (
 	// retryFirst and retryMost bound the pause after a failed fetch of one id.
 	// RFC 8461 §3.3: no sooner than five minutes.
 	retryFirst = 5 * time.Minute
-	retryMost  = time.Hour
+	// retryBusy is the pause when a policy host's address was taken by other
+	// fetches of ours, so that nothing was asked.
+	retryBusy = 5 * time.Second
+	retryMost = time.Hour
 	// refreshUnasked: a policy nobody asked for in so long is not refreshed any
 	// more, only kept until its max_age (CCH-05).
 	refreshUnasked = 14 * 24 * time.Hour
@@ -52,6 +55,8 @@ type policyState struct {
 
 	kept bool      // counted for its organization and in the store
 	last *LastSeen // DANE standing, as last seen complete
+	// expedited is when a mismatch had the policy fetched anew (CMB-12).
+	expedited time.Time
 }
 
 // expires is the end of the policy's lifetime: max_age from the last successful

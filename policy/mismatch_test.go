@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -77,6 +78,23 @@ func TestCMB12_STS042_PauseAfterAFailure(t *testing.T) {
 		if n := w.hosts.gets(); n < 2 || n > 6 {
 			t.Errorf("%d fetches in three hours", n)
 		}
+	})
+}
+
+// TestCMB12_SoonAfterTheFetch: mail hosts and policy change a minute after the
+// policy was fetched, under the same id.
+func TestCMB12_SoonAfterTheFetch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, strings.ReplaceAll(signedZone, "300 MX", "60 MX"), nil)
+		defer w.stop()
+		w.hosts.set("ex.test", enforceBody)
+		w.want("ex.test", secureReply)
+		w.dns.Set("ad ex.test 60 MX 10 new.other.test\nad new.other.test 300 A 192.0.2.2\nad nodata new.other.test 300 AAAA\nad nx _25._tcp.new.other.test 300 TLSA")
+		w.hosts.set("ex.test", strings.ReplaceAll(enforceBody, "*.ex.test", "*.other.test"))
+		time.Sleep(61 * time.Second)
+		w.want("ex.test", "OK secure match=.ex.test servername=hostname") // row MM, and a fetch begins
+		time.Sleep(time.Second)
+		w.want("ex.test", "OK secure match=new.other.test servername=hostname")
 	})
 }
 

@@ -18,6 +18,7 @@ const (
 	refreshScan  = 30 * time.Second // which policies are due
 	refreshPace  = 20               // fetches a second at most (CCH-05)
 	expediteOnce = 10 * time.Minute // a mismatch fetches the policy anew so often at most
+	justNow      = 20 * time.Second // a policy as young as that is not fetched again for a mismatch
 )
 
 // Run loads the store and keeps policies fresh until ctx ends; then it writes
@@ -166,7 +167,7 @@ func (e *Engine) refresh(ctx context.Context, d *domain, f *flight) (stsOutcome,
 	if id == "" {
 		return outcome, ttl // STS-029: the first discovery always needs a record
 	}
-	e.obtain(ctx, d, f, id)
+	_ = e.obtain(ctx, d, f, id) // the scan or the next question tries again
 	return outcome, ttl
 }
 
@@ -175,17 +176,21 @@ func (e *Engine) refresh(ctx context.Context, d *domain, f *flight) (stsOutcome,
 // nothing; when too many refreshes are under way already, the next answer tries again.
 func (e *Engine) expedite(d *domain, now time.Time) {
 	d.mu.Lock()
-	again := d.sts.flight == nil && d.policy.mayExpedite(now)
+	again := d.sts.flight == nil && d.policy.mayExpedite(now) && e.refreshes.TryAcquire(1)
+	if again {
+		d.policy.expedited = now
+	}
 	d.mu.Unlock()
-	if again && e.refreshes.TryAcquire(1) {
+	if again {
 		e.refreshUnwaited(d)
 	}
 }
 
-// mayExpedite: the last fetch is ten minutes ago, and the pause that RFC 8461 §3.3
-// demands after a failed one is over, whatever the id.
+// mayExpedite: the policy was not fetched just now, nor expedited within ten
+// minutes, and the pause that RFC 8461 §3.3 demands after a failed fetch is over,
+// whatever the id.
 func (p *policyState) mayExpedite(now time.Time) bool {
-	return p != nil && p.have && now.Sub(p.fetched) >= expediteOnce && now.Sub(p.attempted) >= expediteOnce && p.mayFetch(p.failedID, now)
+	return p != nil && p.have && now.Sub(p.fetched) >= justNow && now.Sub(p.expedited) >= expediteOnce && p.mayFetch(p.failedID, now)
 }
 
 // outbound notices when every fetch fails for want of a connection: that is one
@@ -207,7 +212,7 @@ func (o *outbound) failed(e *Engine, domain string, err error) (blocked bool) {
 		o.succeeded(e) // something answered on port 443
 		return false
 	case errors.Is(err, mtasts.ErrNoAddress), errors.Is(err, mtasts.ErrUnanswered), errors.Is(err, mtasts.ErrRefused),
-		errors.Is(err, mtasts.ErrCannotHavePolicy), errors.Is(err, context.Canceled):
+		errors.Is(err, mtasts.ErrCannotHavePolicy), errors.Is(err, mtasts.ErrBusy), errors.Is(err, context.Canceled):
 		return false // no connection was tried
 	}
 	o.mu.Lock()

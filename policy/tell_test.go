@@ -167,8 +167,8 @@ func TestCMB12_MismatchIsTold(t *testing.T) {
 		if scrape(t, r, "postseal_sts_mx_mismatches_total") < 1 {
 			t.Error("not counted")
 		}
-		if n := w.hosts.gets(); n != 2 {
-			t.Errorf("%d fetches in 15 minutes, want one more because of the mismatch", n)
+		if n := w.hosts.gets(); n != 3 {
+			t.Errorf("%d fetches in 15 minutes, want one more in ten minutes because of the mismatch", n)
 		}
 	})
 }

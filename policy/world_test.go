@@ -41,13 +41,14 @@ type policyHosts struct {
 	delay   time.Duration
 	fetched []string
 	refuse  bool // no connection at all
+	busy    bool // the address is taken by other fetches of ours
 }
 
 func (p *policyHosts) Fetch(ctx context.Context, domain string) (mtasts.Fetched, error) {
 	p.mu.Lock()
 	p.fetched = append(p.fetched, domain)
 	body, ok := p.bodies[domain]
-	delay, refuse := p.delay, p.refuse
+	delay, refuse, busy := p.delay, p.refuse, p.busy
 	p.mu.Unlock()
 	if delay > 0 {
 		select {
@@ -55,6 +56,9 @@ func (p *policyHosts) Fetch(ctx context.Context, domain string) (mtasts.Fetched,
 		case <-ctx.Done():
 			return mtasts.Fetched{}, ctx.Err()
 		}
+	}
+	if busy {
+		return mtasts.Fetched{}, &mtasts.FetchError{Kind: mtasts.FetchFailed, Host: "mta-sts." + domain, Err: mtasts.ErrBusy}
 	}
 	if refuse {
 		return mtasts.Fetched{}, &mtasts.FetchError{Kind: mtasts.FetchFailed, Host: "mta-sts." + domain, Err: errors.New("connect: no route")}
