@@ -113,7 +113,7 @@ func openStore(ctx context.Context, path string, logger *slog.Logger) (cache.Sto
 	logger.Error("no store on disk: policies are kept in memory and are lost at a restart", "path", path, "error", err)
 	// Never forgets: an enforced policy counts although its file cannot be written.
 	if below, readErr := sqlite.OpenReadOnly(ctx, sqlite.Config{Path: path, Logger: logger}); readErr == nil {
-		return newFrozenStore(err, below), nil
+		return cache.NewFrozen(err, below), nil
 	}
 	return cache.NewVolatile(err), nil
 }

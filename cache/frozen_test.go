@@ -1,4 +1,4 @@
-package main
+package cache_test
 
 import (
 	"errors"
@@ -9,8 +9,8 @@ import (
 	"github.com/postseal/postseal/cache/cachetest"
 )
 
-// TestCCH_FrozenStore: a file that cannot be written is still read.
-func TestCCH_FrozenStore(t *testing.T) {
+// TestFrozen: a file that cannot be written is still read.
+func TestFrozen(t *testing.T) {
 	below := cache.NewVolatile(nil)
 	for _, key := range []string{"a", "b", "c"} {
 		if err := below.Put(t.Context(), cache.Record{Kind: "k", Key: key, Value: []byte("old")}); err != nil {
@@ -18,7 +18,7 @@ func TestCCH_FrozenStore(t *testing.T) {
 		}
 	}
 	reason := errors.New("read-only")
-	s := newFrozenStore(reason, below)
+	s := cache.NewFrozen(reason, below)
 	if err := s.Put(t.Context(), cache.Record{Kind: "k", Key: "b", Value: []byte("new")}); err != nil {
 		t.Fatal(err)
 	}
@@ -50,9 +50,9 @@ func TestCCH_FrozenStore(t *testing.T) {
 	}
 }
 
-func TestCCH_FrozenStoreIsAStore(t *testing.T) {
+func TestFrozenIsAStore(t *testing.T) {
 	cachetest.Run(t, func(t *testing.T) cache.Store {
-		s := newFrozenStore(nil, cache.NewVolatile(nil))
+		s := cache.NewFrozen(nil, cache.NewVolatile(nil))
 		t.Cleanup(func() { _ = s.Close() }) // closed already by some tests
 		return s
 	})
