@@ -39,7 +39,7 @@ func TestVersion_Satisfies(t *testing.T) {
 	}
 }
 
-// POSTFIX.md, "the cleartext-fallback trap": the TLS line belongs to the first attempt only.
+// smtp/smtp.h, PLAINTEXT_FALLBACK_OK_AFTER_TLS_SESSION_FAILURE: the TLS line belongs to the first attempt only.
 func TestParseDeliveries_FallbackTrap(t *testing.T) {
 	log := `Nov 21 09:00:00 sender pf/cleanup[9]: 8DAC4A08740: message-id=<m1@lab.test>
 Nov 21 09:00:00 sender pf/smtp[184]: Untrusted TLS connection established to mx.x.test[127.0.0.1]:25: TLSv1.3 with cipher X (256/256 bits)
