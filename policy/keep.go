@@ -108,20 +108,30 @@ func organization(domain string) string {
 
 // keepClass keeps the DANE standing just seen as a hint for row D4.
 func (e *Engine) keepClass(d *domain, ev *dane.Evidence, now time.Time) {
-	last := lastSeen(ev, now)
+	if e.noteClass(d, lastSeen(ev, now)) {
+		e.writer.promptly()
+	}
+}
+
+// noteClass takes a hint into memory and marks it for the store. It reports
+// whether it says something new, and not only that all is as it was.
+func (e *Engine) noteClass(d *domain, last *LastSeen) (news bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := d.policy
 	if p == nil || !p.have {
-		return
+		return false
 	}
-	if old := p.last; old != nil && old.Secure == last.Secure && slices.Equal(old.Hosts, last.Hosts) && last.At.Sub(old.At) < time.Hour {
-		return
+	old := p.last
+	news = old == nil || old.Secure != last.Secure || !slices.Equal(old.Hosts, last.Hosts)
+	if !news && last.At.Sub(old.At) < time.Hour {
+		return false
 	}
 	p.last = last
 	if p.kept {
 		e.writer.dirty(d)
 	}
+	return news && p.kept
 }
 
 // load reads all policies and hints into memory. Questions that come meanwhile

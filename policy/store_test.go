@@ -147,3 +147,20 @@ func TestFirstRunSafetyEndsForGood(t *testing.T) {
 		w.stop()
 	})
 }
+
+// TestSTS095_HintIsStoredWithTheAnswer: a kill -9 right after the answer does not
+// lose what row D4.A needs, nor the end of first-run safety.
+func TestSTS095_HintIsStoredWithTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, strings.ReplaceAll(signedZone, "ad nx _25._tcp.n1.ex.test 300 TLSA", "ad _25._tcp.n1.ex.test 300 TLSA 3 1 1 "+strings.Repeat("ab", 32)), nil)
+		defer w.stop()
+		w.hosts.set("ex.test", enforceBody)
+		w.want("ex.test", "OK dane-only")
+		if _, err := w.store.Get(context.Background(), kindClass, "ex.test"); err != nil {
+			t.Errorf("hint: %v", err)
+		}
+		if _, err := w.store.Get(context.Background(), kindState, stateDaneOnly); err != nil {
+			t.Errorf("state: %v", err)
+		}
+	})
+}

@@ -50,6 +50,8 @@ const (
 	writeEvery   = 2 * time.Second
 	writeBatch   = 1000
 	storeTimeout = 5 * time.Second // how long a write waits for the disk
+
+	promptTimeout = 250 * time.Millisecond // how long an answer waits for it
 )
 
 func (w *writer) init(e *Engine) {
@@ -75,6 +77,21 @@ func (w *writer) dirty(d *domain) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.waiting[d] = struct{}{}
+}
+
+// promptly writes what waits, and waits a moment for the disk: what is answered
+// now should survive a kill -9 that follows it. A slow disk keeps nobody waiting.
+func (w *writer) promptly() {
+	done := make(chan struct{})
+	if !w.e.spawn(func() { defer close(done); w.flush() }) {
+		return
+	}
+	timer := time.NewTimer(promptTimeout)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
 }
 
 // dirtyState marks a state of first-run safety for the next batch.
