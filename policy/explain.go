@@ -236,6 +236,9 @@ func moment(t time.Time) *time.Time {
 func (q *query) explainDANE(d Decision) DANEExplanation {
 	e := q.evidence
 	x := DANEExplanation{Class: e.Class().String(), SecureMX: e.MX.Secure, Error: e.MX.Failure(), Hosts: []HostExplanation{}}
+	if e.Suspended {
+		x.Error = e.MX.Err // that nobody validates is what DX says; the hosts are known all the same
+	}
 	for i, mx := range e.MX.Hosts {
 		h := HostExplanation{Name: mx.Name, Preference: mx.Preference, Status: e.Status(i).String(), Addresses: []string{}, TLSA: []string{}, Tried: []string{}}
 		if q.policy != nil {
