@@ -106,9 +106,7 @@ func TestPFX002_MapNames(t *testing.T) {
 			t.Errorf("map %q: %q", name, got)
 		}
 	}
-	if !strings.Contains(d.log.String(), "nosuchmap") {
-		t.Error("not logged")
-	}
+	d.await("log line", func() bool { return strings.Contains(d.log.String(), "nosuchmap") })
 	for _, name := range mapNames {
 		if got := d.ask(name, "mapname.test"); got != "OK encrypt" {
 			t.Errorf("map %q: %q", name, got)
