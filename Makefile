@@ -1,6 +1,6 @@
 # One way to do each thing. `make test` is what CI runs.
 GO ?= go
-FUZZTIME ?= 10s
+FUZZTIME ?= 5s
 VERSION ?=
 LDFLAGS := -s -w $(if $(VERSION),-X main.version=$(VERSION))
 

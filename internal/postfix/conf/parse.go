@@ -38,7 +38,10 @@ func parseEntries(out string) []entry {
 		if middle <= 0 {
 			continue
 		}
-		entries = append(entries, entry{service: key[:middle], kind: key[middle+1 : last], field: key[last+1:], value: strings.TrimSpace(value)})
+		e := entry{service: strings.TrimSpace(key[:middle]), kind: strings.TrimSpace(key[middle+1 : last]), field: strings.TrimSpace(key[last+1:]), value: strings.TrimSpace(value)}
+		if e.service != "" && e.kind != "" && e.field != "" {
+			entries = append(entries, e)
+		}
 	}
 	return entries
 }
