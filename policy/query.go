@@ -280,7 +280,7 @@ func (q *query) seeMX() {
 		return
 	}
 	if q.key.Brackets {
-		m := dane.Direct(q.key.Name, q.key.Port)
+		m := dane.Direct(q.key.Name)
 		q.mx = &m
 		return
 	}

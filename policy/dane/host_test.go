@@ -229,7 +229,7 @@ func TestDANE015_AddressLiterals(t *testing.T) {
 		if len(h.Addresses) != 1 || len(dns.Asked()) != 0 {
 			t.Errorf("%s: %+v", name, h)
 		}
-		wantClass(t, dane.Evidence{MX: dane.Direct(name, 25), Hosts: []*dane.Host{h}}, dane.D0)
+		wantClass(t, dane.Evidence{MX: dane.Direct(name), Hosts: []*dane.Host{h}}, dane.D0)
 	}
 	wantStatus(t, dane.LookupHost(t.Context(), resolvertest.New(""), "", 25), dane.Failed)
 }

@@ -70,7 +70,7 @@ func LookupMX(ctx context.Context, r Resolver, domain string) MXSet {
 // Direct is the set of a key "[host]:port": that host alone, which the operator
 // named and nobody can forge, so that it counts as secure. The port takes no
 // part; it is LookupHost that asks for it.
-func Direct(name string, _ uint16) MXSet {
+func Direct(name string) MXSet {
 	return MXSet{Hosts: []Exchanger{{Name: name}}, Secure: true, TTL: MaxTTL}
 }
 

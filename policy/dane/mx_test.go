@@ -126,7 +126,7 @@ func TestDANE016_TooManyHosts(t *testing.T) {
 
 func TestDirect(t *testing.T) {
 	dns := newDNS("ad _587._tcp.t1.ex.test 300 TLSA 3 1 1 " + digest)
-	m := dane.Direct("t1.ex.test", 587)
+	m := dane.Direct("t1.ex.test")
 	if names(m) != "0 t1.ex.test" || !m.Secure || m.Implicit || m.Failure() != "" {
 		t.Errorf("got %+v", m)
 	}
