@@ -190,9 +190,7 @@ func (d *daemon) run(ctx context.Context) error {
 func (d *daemon) socketsDrained(err error) {
 	if err != nil {
 		d.socketmap.Close()
-		for _, k := range d.sockets.open {
-			k.stop()
-		}
+		d.sockets.close()
 	}
 	d.sockets.work.Wait()
 }

@@ -204,6 +204,15 @@ func (s *sockets) run(ctx context.Context, svc service, address string, l net.Li
 	})
 }
 
+// close stops every service at every socket, and the attempts to bind others.
+func (s *sockets) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range s.open {
+		k.stop()
+	}
+}
+
 // trouble lists the sockets that are not open.
 func (s *sockets) trouble() []string {
 	s.mu.Lock()
