@@ -158,9 +158,8 @@ func (v verdict) onFloor() bool {
 }
 
 // renew gathers evidence anew before it ends, for a destination that is asked for.
-func (e *Engine) renew(d *destination, now time.Time) {
-	until := d.until.Load()
-	if from := d.renew.Load(); now.UnixNano() < from || !d.renew.CompareAndSwap(from, math.MaxInt64) {
+func (e *Engine) renew(d *destination, m *memo, now time.Time) {
+	if from := m.renew.Load(); now.UnixNano() < from || !m.renew.CompareAndSwap(from, math.MaxInt64) {
 		return // somebody else does
 	}
 	k, err := ParseKey(d.key)
@@ -169,7 +168,7 @@ func (e *Engine) renew(d *destination, now time.Time) {
 	}
 	e.spawn(func() {
 		q := e.newQuery(k, d)
-		q.margin = time.Duration(until-now.UnixNano()) + time.Millisecond
+		q.margin = time.Duration(m.until-now.UnixNano()) + time.Millisecond
 		q.wait(e.life, time.Now().Add(q.plan.Deadline))
 		if e.life.Err() == nil {
 			q.answer()

@@ -27,7 +27,7 @@ func TestSTS097_ClockSetBack(t *testing.T) {
 		h.mu.Lock()
 		h.until -= int64(back)
 		h.mu.Unlock()
-		d.until.Add(-int64(back))
+		d.memo.Load().until -= int64(back)
 		now := time.Now()
 		w.engine.clockSet(now, back)
 		if p, _ := w.engine.Show("ex.test"); p.ExpiresAt.After(now.Add(604800 * time.Second)) {

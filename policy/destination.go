@@ -14,17 +14,22 @@ import (
 // no more than 350 bytes of heap, so times are int64 and what is rare is behind
 // a pointer.
 
-// destination is one key and the answer that it got last. The answer is a memo:
-// it holds as long as its plan is the engine's, the domain's evidence is what it
-// rested on, and until has not passed.
+// destination is one key and the answer that it got last.
 type destination struct {
 	key    string // canonical, Key.String
-	answer atomic.Pointer[answer]
-	until  atomic.Int64  // Unix nanoseconds
-	renew  atomic.Int64  // when a question starts gathering ahead of until; Unix nanoseconds
-	asked  atomic.Uint32 // Unix minutes of the last question
-	epoch  atomic.Uint32 // of the domain, when the answer was decided
+	memo   atomic.Pointer[memo]
 	domain *domain       // whose evidence counts; itself for a plain domain
+	asked  atomic.Uint32 // Unix minutes of the last question
+}
+
+// memo is a remembered answer. It holds as long as its plan is the engine's, the
+// domain's evidence is what it rested on, and until has not passed. Answers are
+// shared, lifetimes are not: so both stand in one value that never changes.
+type memo struct {
+	*answer
+	until int64        // Unix nanoseconds
+	renew atomic.Int64 // when a question starts gathering ahead of until; Unix nanoseconds
+	epoch uint32       // of the domain, when the answer was decided
 }
 
 // domain is what is known of one policy domain.
@@ -130,29 +135,28 @@ func (d *destination) touch(now time.Time) {
 	}
 }
 
-// current returns the remembered answer if it still holds. The answer is looked
-// at twice: remember takes it away before it changes the times.
-func (d *destination) current(now int64, p *plan) *answer {
-	a := d.answer.Load()
-	if a == nil || a.plan != p || now >= d.until.Load() || d.epoch.Load() != d.domain.changes.Load() || d.answer.Load() != a {
+// current returns the remembered answer if it still holds.
+func (d *destination) current(now int64, p *plan) *memo {
+	m := d.memo.Load()
+	if m == nil || m.plan != p || now >= m.until || m.epoch != d.domain.changes.Load() {
 		return nil
 	}
-	return a
+	return m
 }
 
 // remember keeps an answer until a moment, unless what it rests on has changed
 // since changes was read. It returns the answer before it.
 func (d *destination) remember(a *answer, changes uint32, now, until int64) (before *answer, kept bool) {
+	m := &memo{answer: a, until: until, epoch: changes}
+	m.renew.Store(until - min(int64(ahead), (until-now)/4))
 	d.domain.mu.Lock()
 	defer d.domain.mu.Unlock()
 	if d.domain.changes.Load() != changes {
 		return nil, false
 	}
-	before = d.answer.Swap(nil)
-	d.until.Store(until)
-	d.renew.Store(until - min(int64(ahead), (until-now)/4))
-	d.epoch.Store(changes)
-	d.answer.Store(a)
+	if old := d.memo.Swap(m); old != nil {
+		before = old.answer
+	}
 	return before, true
 }
 

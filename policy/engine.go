@@ -191,12 +191,12 @@ func (e *Engine) ServeSocketmap(ctx context.Context, dst, mapName, key []byte) [
 	p := e.plan.Load()
 	if d := e.remembered(key); d != nil {
 		now := start.UnixNano()
-		if a := d.current(now, p); a != nil {
+		if m := d.current(now, p); m != nil {
 			d.touch(start)
-			if now >= d.renew.Load() {
-				e.renew(d, start)
+			if now >= m.renew.Load() {
+				e.renew(d, m, start)
 			}
-			return e.give(dst, a, kind, start)
+			return e.give(dst, m.answer, kind, start)
 		}
 	}
 	return e.ask(ctx, dst, kind, key, start)
