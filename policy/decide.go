@@ -93,7 +93,11 @@ func Decide(e Evidence, o Options) Decision {
 		e.Rule = nil // a rule that raises stands before it and may yet apply
 	}
 	if e.Rule != nil && (e.Rule.asWritten() || e.Key.Literal && e.Rule.Exempt == 0) {
-		return Decision{Line: e.Rule.Line, Row: RowRule, Source: SourceRule}
+		line := e.Rule.Line
+		if o.Capability == Plain {
+			line.Attrs = withoutSTS(line.Attrs)
+		}
+		return Decision{Line: line, Row: RowRule, Source: SourceRule}
 	}
 	if e.Key.Literal {
 		// RFC 8461 §3.4, RFC 7672 §2.2: an address has no policy.
@@ -322,16 +326,30 @@ func (c column) lastOnDANE() bool {
 func level(l tlspolicy.Level) tlspolicy.Line { return tlspolicy.Line{Level: l} }
 
 // withRule carries the attributes of an encrypt rule (protocols, ciphers, …)
-// over to the stronger answer: they are a demand too.
+// over to the stronger answer: they are a demand too. What it says about a policy
+// to report gives way to the policy that is enforced: Postfix refuses a line with
+// one of these attributes twice (PFX-06).
 func (c column) withRule(d Decision) Decision {
 	if r := c.evidence.Rule; r != nil {
-		for _, a := range r.Line.Attrs {
+		attrs := r.Line.Attrs
+		if c.Capability == Plain || c.evidence.Policy != nil {
+			attrs = withoutSTS(attrs)
+		}
+		for _, a := range attrs {
 			if a.Name != "servername" || d.Line.Level == tlspolicy.Encrypt {
 				d.Line.Attrs = append(d.Line.Attrs, a)
 			}
 		}
 	}
 	return d
+}
+
+// withoutSTS leaves out the attributes about an MTA-STS policy.
+func withoutSTS(attrs []tlspolicy.Attr) []tlspolicy.Attr {
+	if !slices.ContainsFunc(attrs, tlspolicy.Attr.STS) {
+		return attrs
+	}
+	return slices.DeleteFunc(slices.Clone(attrs), tlspolicy.Attr.STS)
 }
 
 // sortedUnique sorts bytewise and drops duplicates (PFX-16).

@@ -314,3 +314,33 @@ func TestSTS072_DeepSubdomainWithoutNarrowing(t *testing.T) {
 		}
 	}
 }
+
+// TestPFX06_RuleWithSTSAttributes: a rule's word about a policy gives way to the
+// policy that is enforced, and leaves maps without attributes alone.
+func TestPFX06_RuleWithSTSAttributes(t *testing.T) {
+	v, _ := tlspolicy.ParseVersion("3.11")
+	policy := &mtasts.Policy{Mode: mtasts.ModeEnforce, MX: []string{"*.ex.test"}}
+	mx := dane.Evidence{MX: dane.MXSet{Hosts: []dane.Exchanger{{Preference: 10, Name: "n1.ex.test"}}}, Hosts: []*dane.Host{{Name: "n1.ex.test", Status: dane.None}}}
+	for _, c := range []struct {
+		level      string
+		policy     *mtasts.Policy
+		capability Capability
+		want       string
+	}{
+		{"encrypt policy_type=no-policy-found ciphers=high", nil, Narrowing, "OK encrypt policy_type=no-policy-found ciphers=high"},
+		{"encrypt policy_type=no-policy-found ciphers=high", nil, Plain, "OK encrypt ciphers=high"},
+		{"encrypt policy_type=no-policy-found ciphers=high", policy, Plain, "OK secure match=n1.ex.test servername=hostname ciphers=high"},
+		{"encrypt policy_type=sts policy_domain=x.test mx_host_pattern=a.test ciphers=high", policy, Narrowing, "OK secure match=.ex.test servername=hostname ciphers=high policy_type=sts policy_domain=ex.test mx_host_pattern=*.ex.test"},
+		{"secure match=hostname policy_type=sts mx_host_pattern=*.ex.test", policy, Narrowing, "OK secure match=hostname policy_type=sts mx_host_pattern=*.ex.test"},
+		{"secure match=hostname policy_type=sts mx_host_pattern=*.ex.test", policy, Plain, "OK secure match=hostname"},
+	} {
+		r, err := ParseRule(RuleText{Match: []string{"ex.test"}, Level: c.level}, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := Evidence{Key: Key{Name: "ex.test", Port: 25}, Rule: &r, Policy: c.policy, DANE: mx}
+		if got := Decide(e, Options{Capability: c.capability}).String(); got != c.want {
+			t.Errorf("%s, capability %d:\n%s\nwant\n%s", c.level, c.capability, got, c.want)
+		}
+	}
+}

@@ -7,6 +7,13 @@ import (
 // Attr is one attribute. Names are lower case.
 type Attr struct{ Name, Value string }
 
+// STS tells the attributes about an MTA-STS policy, policy_type= and those that
+// need it; they came together.
+func (a Attr) STS() bool {
+	i := find(a.Name)
+	return i >= 0 && (attributes[i].needsType || a.Name == policyType)
+}
+
 // Line is the right side of a policy line. The zero value is `none`.
 type Line struct {
 	Level Level
