@@ -106,6 +106,8 @@ func (e *Engine) adopt(d *domain, f *flight, id string, got mtasts.Fetched) bool
 	var unwritten error
 	kept := e.held.add(d)
 	if next.kept = kept; kept {
+		// Until it is installed: whoever writes next must see it in memory.
+		defer e.writer.turn(d.key)()
 		unwritten = e.keep(next, d)
 	}
 	d.mu.Lock()

@@ -64,6 +64,13 @@ func (h *held) remove(d *domain) {
 	}
 }
 
+// holds tells whether d is the domain of its name whose policy is kept.
+func (h *held) holds(d *domain) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.domains[d.key] == d
+}
+
 func (h *held) all() []*domain {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -109,7 +116,7 @@ func organization(domain string) string {
 // keepClass keeps the DANE standing just seen as a hint for row D4.
 func (e *Engine) keepClass(d *domain, ev *dane.Evidence, now time.Time) {
 	if e.noteClass(d, lastSeen(ev, now)) {
-		e.writer.promptly()
+		e.writer.promptly(d)
 	}
 }
 

@@ -164,3 +164,73 @@ func TestSTS095_HintIsStoredWithTheAnswer(t *testing.T) {
 		}
 	})
 }
+
+// queueStore writes one call after the other, as cache/sqlite does; each takes a while.
+type queueStore struct {
+	cache.Store
+	turn chan struct{}
+	took time.Duration
+}
+
+func (s *queueStore) Put(ctx context.Context, r ...cache.Record) error {
+	s.turn <- struct{}{}
+	defer func() { <-s.turn }()
+	time.Sleep(s.took)
+	return s.Store.Put(ctx, r...)
+}
+
+// TestSTS095_BatchBesideANewPolicy: a batch of book-keeping that looks at memory
+// while a new policy is on its way to the disk, at whatever moment, does not put
+// the old one over it.
+func TestSTS095_BatchBesideANewPolicy(t *testing.T) {
+	for _, flushAt := range []time.Duration{0, 50 * time.Millisecond, 99 * time.Millisecond, 101 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			w := start(t, signedZone, nil)
+			w.stop()
+			w.store = &queueStore{Store: w.store, turn: make(chan struct{}, 1), took: 100 * time.Millisecond}
+			w.boot(nil)
+			defer func() { w.stop() }()
+			w.hosts.set("ex.test", enforceBody)
+			w.want("ex.test", secureReply)
+			w.hosts.set("ex.test", otherBody)
+			w.dns.Set(`ad _mta-sts.ex.test 300 TXT "v=STSv1; id=2"`)
+			time.Sleep(301 * time.Second)
+			w.hosts.delay = 10 * time.Millisecond
+			d := w.engine.domains.GetString("ex.test")
+			go func() {
+				time.Sleep(flushAt)
+				w.engine.writer.dirty(d)
+				w.engine.writer.flush()
+			}()
+			w.want("ex.test", otherReply)
+			for range 20 { // a kill -9 can come at any moment after the answer
+				held, err := ReadHeld(context.Background(), w.store)
+				if err != nil || len(held) != 1 || held[0].ID != "2" {
+					t.Fatalf("flushed after %v: on disk %+v, %v", flushAt, held, err)
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+		})
+	}
+}
+
+// TestSTS095_BatchOfAnEvictedDomain: what waits to be written about a domain that
+// was evicted does not replace the policy of the one that has its name now.
+func TestSTS095_BatchOfAnEvictedDomain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, signedZone, nil)
+		defer w.stop()
+		w.hosts.set("ex.test", strings.ReplaceAll(enforceBody, "enforce", "none"))
+		w.want("ex.test", "NOTFOUND ")
+		old := w.engine.domains.GetString("ex.test")
+		w.engine.domains.Delete("ex.test")
+		w.hosts.set("ex.test", enforceBody)
+		w.dns.Set(`ad _mta-sts.ex.test 300 TXT "v=STSv1; id=2"`)
+		w.want("ex.test", secureReply)
+		w.engine.writer.dirty(old)
+		w.engine.writer.flush()
+		if held, err := ReadHeld(context.Background(), w.store); err != nil || len(held) != 1 || held[0].Mode != "enforce" {
+			t.Errorf("on disk: %+v, %v", held, err)
+		}
+	})
+}

@@ -18,7 +18,8 @@ type writer struct {
 	e       *Engine
 	mu      sync.Mutex
 	waiting map[*domain]struct{}
-	states  map[string]struct{} // of first-run safety
+	writing map[string]chan struct{} // names whose records are being written; closed when they are
+	states  map[string]struct{}      // of first-run safety
 	failing atomic.Bool
 	order   order
 }
@@ -55,7 +56,7 @@ const (
 )
 
 func (w *writer) init(e *Engine) {
-	w.e, w.waiting, w.states, w.order = e, map[*domain]struct{}{}, map[string]struct{}{}, newOrder()
+	w.e, w.waiting, w.writing, w.states, w.order = e, map[*domain]struct{}{}, map[string]chan struct{}{}, map[string]struct{}{}, newOrder()
 }
 
 // run writes what waits until ctx ends. A disk that hangs stops nothing else.
@@ -79,11 +80,44 @@ func (w *writer) dirty(d *domain) {
 	w.waiting[d] = struct{}{}
 }
 
-// promptly writes what waits, and waits a moment for the disk: what is answered
-// now should survive a kill -9 that follows it. A slow disk keeps nobody waiting.
-func (w *writer) promptly() {
+// turn waits until nobody writes the records of a name, and keeps others from it
+// until done; the order is shared before. From looking at memory until the store
+// has what was seen it is one writer's: a batch that looked before a new policy
+// came must not put the old one over it, for a kill -9 would bring that back.
+func (w *writer) turn(name string) (done func()) {
+	for {
+		w.mu.Lock()
+		other, busy := w.writing[name]
+		if !busy {
+			w.writing[name] = make(chan struct{})
+			w.mu.Unlock()
+			return func() { w.end(name) }
+		}
+		w.mu.Unlock()
+		<-other // at most storeTimeout: every write has that limit
+	}
+}
+
+func (w *writer) end(names ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, name := range names {
+		close(w.writing[name])
+		delete(w.writing, name)
+	}
+}
+
+// promptly writes the book-keeping of a domain, and first-run safety, and waits a
+// moment for the disk: what is answered now should survive a kill -9 that follows
+// it. A slow disk keeps nobody waiting.
+func (w *writer) promptly(d *domain) {
 	done := make(chan struct{})
-	if !w.e.spawn(func() { defer close(done); w.flush() }) {
+	if !w.e.spawn(func() {
+		defer close(done)
+		defer w.order.share()()
+		defer w.turn(d.key)()
+		w.put(w.takeOne(d))
+	}) {
 		return
 	}
 	timer := time.NewTimer(promptTimeout)
@@ -112,58 +146,96 @@ func (w *writer) result(err error) {
 	}
 }
 
-// flush writes what waits. What could not be written waits on.
+// flush writes what waits. What could not be written, or is being written by
+// somebody else, waits on.
 func (w *writer) flush() {
-	for {
-		batch, states := w.take()
-		if len(batch)+len(states) == 0 {
-			return
-		}
-		err := w.write(batch, states)
-		w.result(err)
-		if err != nil {
-			for _, d := range batch {
-				w.dirty(d)
-			}
-			for _, name := range states {
-				w.dirtyState(name)
-			}
-			return
-		}
+	for w.flushBatch() {
 	}
 }
 
-func (w *writer) write(batch []*domain, states []string) error {
+// flushBatch writes one batch, and reports whether there was one and it was written.
+func (w *writer) flushBatch() bool {
 	defer w.order.share()()
+	batch, states := w.take()
+	defer w.end(names(batch)...)
+	return len(batch)+len(states) > 0 && w.put(batch, states)
+}
+
+// put writes a batch; the order is shared and the names' turns are the caller's.
+// It reports whether that succeeded; what failed waits again.
+func (w *writer) put(batch []*domain, states []string) bool {
 	var records []cache.Record
 	for _, name := range states {
 		records = append(records, cache.Record{Kind: kindState, Key: name, Value: []byte(`{"v":1}`)})
 	}
 	for _, d := range batch {
-		records = append(records, d.records()...)
+		// What was evicted and is another now has nothing to say about its name.
+		if w.e.held.holds(d) {
+			records = append(records, d.records()...)
+		}
 	}
 	if len(records) == 0 {
-		return nil
+		return true
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	return w.e.store.Put(ctx, records...)
+	err := w.e.store.Put(ctx, records...)
+	if w.result(err); err == nil {
+		return true
+	}
+	for _, d := range batch {
+		w.dirty(d)
+	}
+	for _, name := range states {
+		w.dirtyState(name)
+	}
+	return false
 }
 
+// take takes a batch of what waits, with the turn of each name.
 func (w *writer) take() (batch []*domain, states []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for name := range w.states {
-		states = append(states, name)
-	}
-	clear(w.states)
+	states = w.takeStates()
 	for d := range w.waiting {
+		if _, busy := w.writing[d.key]; busy {
+			continue
+		}
 		delete(w.waiting, d)
+		w.writing[d.key] = make(chan struct{})
 		if batch = append(batch, d); len(batch) == writeBatch {
 			break
 		}
 	}
 	return batch, states
+}
+
+func names(batch []*domain) []string {
+	names := make([]string, len(batch))
+	for i, d := range batch {
+		names[i] = d.key
+	}
+	return names
+}
+
+// takeOne takes a domain, if it waits; its turn is the caller's.
+func (w *writer) takeOne(d *domain) (batch []*domain, states []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, waits := w.waiting[d]; waits {
+		delete(w.waiting, d)
+		batch = []*domain{d}
+	}
+	return batch, w.takeStates()
+}
+
+// takeStates takes the states that wait. The lock of w is held.
+func (w *writer) takeStates() (states []string) {
+	for name := range w.states {
+		states = append(states, name)
+	}
+	clear(w.states)
+	return states
 }
 
 // records are the store's records about a domain that is kept.
