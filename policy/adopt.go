@@ -15,7 +15,7 @@ import (
 // the one held when a policy is refreshed. The error says why there is none; what
 // follows from it is done already.
 func (e *Engine) obtain(ctx context.Context, d *domain, f *flight, id string) error {
-	if err := e.fetches.Acquire(ctx, 1); err != nil {
+	if err := e.awaitSlot(ctx); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
@@ -25,7 +25,7 @@ func (e *Engine) obtain(ctx context.Context, d *domain, f *flight, id string) er
 	switch {
 	case e.life.Err() != nil:
 		return e.life.Err() // we are stopping: that is no failure of the policy host
-	case errors.Is(err, mtasts.ErrBusy):
+	case untried(err):
 		// Nothing was asked, so nothing failed: no pause, it is tried again soon.
 		e.metrics.fetches.WithLabelValues("busy").Inc()
 		return err
@@ -41,6 +41,27 @@ func (e *Engine) obtain(ctx context.Context, d *domain, f *flight, id string) er
 	}
 	return nil
 }
+
+// awaitSlot waits until one more fetch may run; errNoSlot when that takes too long.
+// It is no part of the fetch, nor of its time: nobody was asked yet.
+func (e *Engine) awaitSlot(ctx context.Context) error {
+	waiting, cancel := context.WithTimeout(ctx, slotTimeout)
+	defer cancel()
+	if e.fetches.Acquire(waiting, 1) == nil {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err // we are stopping
+	}
+	e.metrics.fetches.WithLabelValues("busy").Inc()
+	return errNoSlot
+}
+
+// errNoSlot: maxFetches were under way all the while.
+var errNoSlot = errors.New("too many fetches under way")
+
+// untried: nobody was asked for the policy, so it can be tried again soon.
+func untried(err error) bool { return errors.Is(err, errNoSlot) || errors.Is(err, mtasts.ErrBusy) }
 
 // errForgotten: the operator flushed the domain while its policy was fetched.
 var errForgotten = errors.New("the domain was forgotten meanwhile")

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/postseal/postseal/policy/dane"
@@ -17,6 +16,7 @@ const (
 	recordMost    = time.Hour
 	unanswered    = time.Minute // nobody answered
 	dnsTimeout    = 20 * time.Second
+	slotTimeout   = time.Minute      // how long a fetch waits for its turn; then the next question tries again
 	fetchTimeout  = 70 * time.Second // above the fetcher's own; a guard
 )
 
@@ -34,14 +34,13 @@ func (e *Engine) spawn(work func()) bool {
 	return true
 }
 
-// launch runs work on a context that outlives the asker; nil after the engine has ended.
-func (e *Engine) launch(timeout time.Duration, work func(context.Context, *flight)) *flight {
+// launch runs work on a context that outlives the asker; nil after the engine has
+// ended. Each step of the work has a limit of its own.
+func (e *Engine) launch(work func(context.Context, *flight)) *flight {
 	f := &flight{done: make(chan struct{}), started: time.Now()}
 	if !e.spawn(func() {
 		defer close(f.done)
-		ctx, cancel := context.WithTimeout(e.life, timeout)
-		defer cancel()
-		work(ctx, f)
+		work(e.life, f)
 	}) {
 		return nil
 	}
@@ -53,7 +52,9 @@ func (e *Engine) startMX(d *domain) *flight {
 	if d.mx.flight != nil {
 		return d.mx.flight
 	}
-	d.mx.flight = e.launch(dnsTimeout, func(ctx context.Context, _ *flight) {
+	d.mx.flight = e.launch(func(ctx context.Context, _ *flight) {
+		ctx, cancel := context.WithTimeout(ctx, dnsTimeout)
+		defer cancel()
 		e.resolver.Ready(ctx)
 		m := dane.LookupMX(ctx, e.resolver, d.key)
 		if m.Err != "" {
@@ -79,7 +80,9 @@ func (e *Engine) startHost(h *host) *flight {
 	if h.flight != nil {
 		return h.flight
 	}
-	h.flight = e.launch(dnsTimeout, func(ctx context.Context, _ *flight) {
+	h.flight = e.launch(func(ctx context.Context, _ *flight) {
+		ctx, cancel := context.WithTimeout(ctx, dnsTimeout)
+		defer cancel()
 		e.resolver.Ready(ctx)
 		found := dane.LookupHost(ctx, e.resolver, h.name, h.port)
 		ttl := dane.Clamp(found.TTL)
@@ -100,7 +103,7 @@ func (e *Engine) startSTS(d *domain) *flight {
 	if d.sts.flight != nil {
 		return d.sts.flight
 	}
-	d.sts.flight = e.launch(dnsTimeout+fetchTimeout, func(ctx context.Context, f *flight) {
+	d.sts.flight = e.launch(func(ctx context.Context, f *flight) {
 		outcome, ttl := e.discover(ctx, d, f)
 		d.endSTS(f, outcome, ttl)
 	})
@@ -145,7 +148,7 @@ func (e *Engine) discover(ctx context.Context, d *domain, f *flight) (stsOutcome
 	switch err := e.obtain(ctx, d, f, id); {
 	case err == nil:
 		return stsFound, ttl
-	case errors.Is(err, mtasts.ErrBusy):
+	case untried(err):
 		return stsFound, min(ttl, retryBusy)
 	}
 	return stsFound, min(ttl, retryFirst)

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -233,4 +234,41 @@ func TestSTS042_BusyIsNoFailure(t *testing.T) {
 		time.Sleep(6 * time.Second)
 		w.want("ex.test", secureReply)
 	})
+}
+
+// TestSTS096_NoSlotIsNoFailure: whose fetch found all slots taken was not asked, so
+// the five minutes of rest do not begin, nobody is charged, and the fetch has all
+// of its time once there is a slot.
+func TestSTS096_NoSlotIsNoFailure(t *testing.T) {
+	for _, taken := range []time.Duration{50 * time.Second, 91 * time.Second, 10 * time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			w := start(t, signedZone, nil)
+			defer w.stop()
+			w.hosts.set("ex.test", enforceBody)
+			w.hosts.delay = 45 * time.Second // slow, but within its time
+			if err := w.engine.fetches.Acquire(context.Background(), maxFetches); err != nil {
+				t.Fatal(err)
+			}
+			for range taken / (10 * time.Second) {
+				w.want("ex.test", "NOTFOUND ")
+				time.Sleep(10 * time.Second)
+			}
+			w.engine.fetches.Release(maxFetches)
+			begin := time.Now()
+			for w.ask("ex.test") != secureReply && time.Since(begin) < time.Hour {
+				time.Sleep(time.Second)
+			}
+			if took := time.Since(begin); took > time.Minute {
+				t.Errorf("slots taken for %v: %v until there was a policy", taken, took)
+			}
+			if h, err := w.engine.Show("ex.test"); err != nil || h.Failures != 0 {
+				t.Errorf("%+v, %v", h, err)
+			}
+			w.engine.outbound.mu.Lock()
+			defer w.engine.outbound.mu.Unlock()
+			if n := len(w.engine.outbound.domains); n != 0 {
+				t.Errorf("%d domains count as failed", n)
+			}
+		})
+	}
 }

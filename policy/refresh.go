@@ -149,7 +149,7 @@ func (e *Engine) startRefresh(d *domain) *flight {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.sts.flight == nil {
-		d.sts.flight = e.launch(dnsTimeout+fetchTimeout, func(ctx context.Context, f *flight) {
+		d.sts.flight = e.launch(func(ctx context.Context, f *flight) {
 			outcome, ttl := e.refresh(ctx, d, f)
 			d.endSTS(f, outcome, ttl)
 		})
