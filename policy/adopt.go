@@ -18,7 +18,7 @@ func (e *Engine) obtain(ctx context.Context, d *domain, f *flight, id string) er
 	if err := e.awaitSlot(ctx); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	ctx, cancel := context.WithTimeout(ctx, fetchGuard)
 	fetched, err := e.fetch(ctx, d.key)
 	cancel()
 	e.fetches.Release(1)

@@ -54,7 +54,8 @@ type Resolver interface {
 // Config is what an Engine is made of. Resolver, Fetch and Store are required.
 type Config struct {
 	Resolver Resolver
-	// Fetch gets the policy of a domain; (*mtasts.Fetcher).Fetch is one.
+	// Fetch gets the policy of a domain; (*mtasts.Fetcher).Fetch is one. Its own
+	// timeout ends it, in 5 min at most.
 	Fetch    func(ctx context.Context, domain string) (mtasts.Fetched, error)
 	Store    cache.Store
 	Settings Settings

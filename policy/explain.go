@@ -13,6 +13,10 @@ import (
 	"github.com/postseal/postseal/policy/mtasts"
 )
 
+// liveTimeout is how long a live explanation takes at most; `postseal explain`
+// waits 100 s for it.
+const liveTimeout = 80 * time.Second
+
 // Explanation is everything behind an answer, in the shape of `explain --json`:
 // a stable interface. Every key is always there, with a value of its type: an
 // empty text or list, a zero or false for what there is not; null only for a rule
@@ -98,7 +102,7 @@ func (e *Engine) Explain(ctx context.Context, key string, live bool) (Explanatio
 	q.everything = true
 	wait := q.plan.Deadline
 	if live {
-		wait = fetchTimeout
+		wait = liveTimeout
 	}
 	q.wait(ctx, time.Now().Add(wait))
 	return q.explain(), nil

@@ -16,8 +16,10 @@ const (
 	recordMost    = time.Hour
 	unanswered    = time.Minute // nobody answered
 	dnsTimeout    = 20 * time.Second
-	slotTimeout   = time.Minute      // how long a fetch waits for its turn; then the next question tries again
-	fetchTimeout  = 70 * time.Second // above the fetcher's own; a guard
+	slotTimeout   = time.Minute // how long a fetch waits for its turn; then the next question tries again
+	// fetchGuard lies above every timeout that a fetcher can have ([mta_sts]
+	// fetch_timeout: up to 5 min); that one is what ends a fetch.
+	fetchGuard = 6 * time.Minute
 )
 
 func canHaveSTS(domain string) bool { return mtasts.CanHavePolicy(domain) }

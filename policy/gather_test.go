@@ -272,3 +272,16 @@ func TestSTS096_NoSlotIsNoFailure(t *testing.T) {
 		})
 	}
 }
+
+// TestSTS038_LongFetchTimeout: the time that a fetch may take is the fetcher's.
+func TestSTS038_LongFetchTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, signedZone, nil)
+		defer w.stop()
+		w.hosts.set("ex.test", enforceBody)
+		w.hosts.delay = 299 * time.Second
+		w.want("ex.test", "NOTFOUND ")
+		time.Sleep(5 * time.Minute)
+		w.want("ex.test", secureReply)
+	})
+}
