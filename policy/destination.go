@@ -69,6 +69,7 @@ type stsState struct {
 	until   int64 // Unix nanoseconds; zero: never looked
 	flight  *flight
 	outcome stsOutcome
+	again   bool // the last look, ahead of the end of this outcome, failed
 }
 
 type stsOutcome uint8
@@ -100,7 +101,7 @@ type exchanger struct {
 	preference uint16
 }
 
-type mxFlags uint8
+type mxFlags uint16
 
 const (
 	mxSecure mxFlags = 1 << iota
@@ -110,6 +111,7 @@ const (
 	mxTruncated
 	mxUnproven
 	mxFailed
+	mxAgain // the last look-up, ahead of the end of this set, failed
 )
 
 // host is one mail host at one port, shared by all whose MX it is.
@@ -119,6 +121,7 @@ type host struct {
 	mu       sync.Mutex
 	until    int64 // Unix nanoseconds
 	evidence *dane.Host
+	again    string // why the last look-up failed, ahead of the end of evidence
 	flight   *flight
 	used     atomic.Uint32 // Unix minutes
 }
@@ -199,10 +202,14 @@ func (d *domain) troubles() trouble {
 
 // set writes the MX set in the state's own form; names come from the table that
 // all domains share.
-func (s *mxState) set(m dane.MXSet, until int64, intern func(string) string) {
+func (s *mxState) set(m dane.MXSet, now, until int64, intern func(string) string) {
+	if m.Failure() != "" && s.holds(now) {
+		s.flags |= mxAgain
+		return
+	}
 	s.until = until
 	if m.Err != "" {
-		s.flags |= mxFailed // what was known stays, for the rules
+		s.flags = s.flags&^mxAgain | mxFailed // what was known stays, for the rules
 		return
 	}
 	s.flags = 0
@@ -223,6 +230,10 @@ func (s *mxState) set(m dane.MXSet, until int64, intern func(string) string) {
 	}
 }
 
+// holds tells whether the set is known and its time is not up: then a look-up that
+// fails does not end it.
+func (s *mxState) holds(now int64) bool { return now < s.until && s.flags&(mxFailed|mxUnproven) == 0 }
+
 // mxSet gives the MX set back; after a failure the one before it. The lock of d is held.
 func (d *domain) mxSet() dane.MXSet {
 	f := d.mx.flags
@@ -234,6 +245,16 @@ func (d *domain) mxSet() dane.MXSet {
 		m.Hosts = append(m.Hosts, dane.Exchanger{Preference: x.preference, Name: x.name})
 	}
 	return m
+}
+
+// set keeps what was found about a host. A look-up that failed does not end
+// evidence whose time is not up.
+func (h *host) set(found *dane.Host, now time.Time, ttl time.Duration) {
+	if found.Status == dane.Failed && h.evidence != nil && h.evidence.Status != dane.Failed && now.UnixNano() < h.until {
+		h.again = found.Err
+		return
+	}
+	h.evidence, h.until, h.again = found, now.Add(ttl).UnixNano(), ""
 }
 
 func (h *host) inFlight() bool {

@@ -87,54 +87,44 @@ type HostExplanation struct {
 }
 
 // Explain tells what Postfix would be told for a key, and why, from the evidence
-// and by the code that answers. With live everything is looked up afresh. The
-// error is that of ParseKey.
+// and by the code that answers. With live everything is looked up afresh; what
+// cannot be is told, and what was known of it counts until its time is up, here as
+// in the answers to Postfix. The error is that of ParseKey.
 func (e *Engine) Explain(ctx context.Context, key string, live bool) (Explanation, error) {
 	k, err := ParseKey(key)
 	if err != nil {
 		return Explanation{}, err
 	}
 	d := e.destination(k)
-	if live {
-		e.forget(ctx, k, d)
-	}
 	q := e.newQuery(k, d)
 	q.everything = true
 	wait := q.plan.Deadline
 	if live {
+		d.domain.retry()
+		q.anew()
 		wait = liveTimeout
 	}
 	q.wait(ctx, time.Now().Add(wait))
+	if live {
+		d.domain.void()
+	}
 	return q.explain(), nil
 }
 
-// forget makes the evidence about a destination stale and, where a policy is
-// held, fetches it anew. It waits for that no longer than ctx allows.
-func (e *Engine) forget(ctx context.Context, k Key, d *destination) {
-	dom := d.domain
-	dom.mu.Lock()
-	have := dom.policy != nil && dom.policy.have
-	if dom.sts.flight == nil {
-		dom.sts.until = 0
-		if dom.policy != nil {
-			dom.policy.failures = 0 // the operator asks: no pause
-		}
+// retry ends the pause after failed fetches: the operator asks.
+func (d *domain) retry() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.sts.flight == nil && d.policy != nil {
+		d.policy.failures = 0
 	}
-	names := dom.outdateMX()
-	dom.mu.Unlock()
-	if k.Brackets {
-		names = append(names, k.Name)
-	}
-	e.outdateHosts(names, k.Port)
-	if !have {
-		return
-	}
-	if f := e.startRefresh(dom); f != nil {
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-		}
-	}
+}
+
+// void has the answers that rest on d decided anew.
+func (d *domain) void() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.changes.Add(1)
 }
 
 // outdateMX makes the MX set and what was answered stale, and returns the names
@@ -243,6 +233,7 @@ func (q *query) explainDANE(d Decision) DANEExplanation {
 	if e.Suspended {
 		x.Error = e.MX.Err // that nobody validates is what DX says; the hosts are known all the same
 	}
+	x.Error = cmp.Or(x.Error, q.again[""])
 	for i, mx := range e.MX.Hosts {
 		h := HostExplanation{Name: mx.Name, Preference: mx.Preference, Status: e.Status(i).String(), Addresses: []string{}, TLSA: []string{}, Tried: []string{}}
 		if q.policy != nil {
@@ -256,6 +247,7 @@ func (q *query) explainDANE(d Decision) DANEExplanation {
 		if found != nil {
 			h.fill(found)
 		}
+		h.Error = cmp.Or(q.again[mx.Name], h.Error)
 		h.Postfix = consequence(d, e.MX.Secure, e.Status(i), h.InPolicy, q.plan.capability(mapPostseal))
 		x.Hosts = append(x.Hosts, h)
 	}
@@ -355,6 +347,9 @@ func (q *query) warnings(d Decision) []string {
 	}
 	if p.Monitor {
 		add("mode = \"monitor\": every answer is NOTFOUND")
+	}
+	if n := len(q.again); n > 0 {
+		add("%d look-ups failed just now; what they found before counts until its time is up", n)
 	}
 	if n := len(q.missing); n > 0 {
 		add("%d look-ups did not end in time; they count as failed", n)

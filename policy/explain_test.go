@@ -155,3 +155,71 @@ func TestExplain(t *testing.T) {
 		}
 	})
 }
+
+// TestCMB13_LiveWeakensNothing: evidence whose time is not up outlasts a look-up that
+// fails because an administrator looked, as note 8 of the decision table wants;
+// what the look brings replaces it.
+func TestCMB13_LiveWeakensNothing(t *testing.T) {
+	const mx, host, tlsa, txt = "servfail ex.test MX", "servfail n1.ex.test A\nservfail n1.ex.test AAAA", "servfail _25._tcp.n1.ex.test TLSA", "servfail _mta-sts.ex.test TXT"
+	for _, c := range []struct {
+		name, zone, body string
+		floor            Floor
+		reply            string
+	}{
+		{"D1", tlsaZone, "", FloorInherit, "OK dane"},
+		{"D1, encrypt", tlsaZone, "", FloorEncrypt, "OK dane-only"},
+		{"D1 and enforce", tlsaZone, enforceBody, FloorInherit, "OK dane-only"},
+		{"D0 and enforce", signedZone, enforceBody, FloorInherit, secureReply},
+	} {
+		for _, broken := range []string{mx, host, tlsa, txt, strings.Join([]string{mx, host, tlsa, txt}, "\n")} {
+			for _, how := range []string{"explain", "refresh"} {
+				t.Run(c.name+", "+broken+", "+how, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						w := start(t, c.zone, settings(c.floor))
+						defer w.stop()
+						w.hosts.set("ex.test", c.body)
+						w.want("ex.test", c.reply)
+						w.dns.Set(broken)
+						time.Sleep(time.Minute)
+						if how == "refresh" {
+							_, _ = w.engine.Refresh(context.Background(), "ex.test")
+						} else if x, err := w.engine.Explain(context.Background(), "ex.test", true); err != nil || x.Replies["QUERY"] != c.reply || !strings.Contains(fmt.Sprintf("%+v", x), "SERVFAIL") {
+							t.Errorf("%v: %+v", err, x)
+						}
+						w.want("ex.test", c.reply)
+						time.Sleep(3 * time.Minute)
+						w.want("ex.test", c.reply)
+						w.dns.Set(c.zone)
+						w.dns.Set("ad ex.test 300 MX 10 n2.ex.test\nad n2.ex.test 300 A 192.0.2.2\nad nodata n2.ex.test 300 AAAA\nad nx _25._tcp.n2.ex.test 300 TLSA")
+						w.dns.Asked()
+						if _, err := w.engine.Explain(context.Background(), "ex.test", true); err != nil {
+							t.Fatal(err)
+						}
+						if got, bad := w.ask("ex.test"), c.reply; got == bad {
+							t.Errorf("the new MX set does not count: %q", got)
+						}
+						if n := w.count("MX ex.test"); n != 1 {
+							t.Errorf("%d looks at the MX set", n)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// TestExplain_LiveEndsInTime: `postseal explain` waits 100 s, whatever hangs.
+func TestExplain_LiveEndsInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, tlsaZone, nil)
+		defer w.stop()
+		w.hosts.set("ex.test", enforceBody)
+		w.want("ex.test", "OK dane-only")
+		w.dns.Set("hang ex.test MX\nhang n1.ex.test A\nhang n1.ex.test AAAA\nhang _mta-sts.ex.test TXT")
+		w.hosts.delay = 5 * time.Minute
+		begin := time.Now()
+		if _, err := w.engine.Explain(context.Background(), "ex.test", true); err != nil || time.Since(begin) > 90*time.Second {
+			t.Errorf("%v, after %v", err, time.Since(begin))
+		}
+	})
+}

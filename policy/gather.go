@@ -69,8 +69,11 @@ func (e *Engine) startMX(d *domain) *flight {
 		}
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.mx.set(m, time.Now().Add(ttl).UnixNano(), func(name string) string { return e.host(name, 25).name })
-		d.setTrouble(mxTrouble, m.Err)
+		now := time.Now()
+		d.mx.set(m, now.UnixNano(), now.Add(ttl).UnixNano(), func(name string) string { return e.host(name, 25).name })
+		if d.setTrouble(mxTrouble, m.Err); d.mx.flags&mxAgain != 0 {
+			d.setTrouble(mxTrouble, m.Failure())
+		}
 		d.mx.flight = nil
 	})
 	return d.mx.flight
@@ -94,7 +97,8 @@ func (e *Engine) startHost(h *host) *flight {
 		}
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		h.evidence, h.until, h.flight = found, time.Now().Add(ttl).UnixNano(), nil
+		h.set(found, time.Now(), ttl)
+		h.flight = nil
 	})
 	return h.flight
 }
@@ -121,6 +125,10 @@ func (d *domain) endSTS(f *flight, outcome stsOutcome, ttl time.Duration) {
 		return
 	}
 	now := time.Now()
+	if outcome == stsFailed && d.sts.outcome != stsFailed && now.UnixNano() < d.sts.until {
+		d.sts.flight, d.sts.again = nil, true // what was answered holds until its time is up
+		return
+	}
 	until := now.Add(ttl)
 	if d.policy.valid(now) && d.policy.expires().Before(until) {
 		until = d.policy.expires() // then the record and the policy are looked at anew

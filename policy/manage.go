@@ -112,8 +112,8 @@ func (e *Engine) known(name string) (*domain, error) {
 	return nil, fmt.Errorf("%w: %s", ErrNotHeld, k.Name)
 }
 
-// Refresh fetches a domain's policy now, held or not, and looks everything else
-// up afresh at the next question.
+// Refresh fetches a domain's policy now, held or not, and looks up afresh what
+// else the answer rests on. What cannot be is as it was until its time is up.
 func (e *Engine) Refresh(ctx context.Context, name string) (HeldPolicy, error) {
 	k, err := namedKey(name)
 	if err != nil {
@@ -124,10 +124,11 @@ func (e *Engine) Refresh(ctx context.Context, name string) (HeldPolicy, error) {
 	}
 	d := e.domain(k.Name)
 	d.mu.Lock()
-	names := d.outdateMX()
+	f := e.startRefresh(d)
 	d.mu.Unlock()
-	e.outdateHosts(names, k.Port)
-	if f := e.startRefresh(d); f != nil {
+	e.newQuery(Key{Name: k.Name, Port: 25}, &d.destination).anew().wait(ctx, time.Now().Add(liveTimeout))
+	d.void()
+	if f != nil {
 		select {
 		case <-f.done:
 		case <-ctx.Done():

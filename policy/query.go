@@ -20,6 +20,11 @@ type query struct {
 	everything bool
 	// margin: evidence must last so much longer, to gather it ahead of its end.
 	margin time.Duration
+	// live: all evidence is gathered anew. What is known stays until it is known
+	// better, or its time is up: a look must not weaken the answers.
+	live bool
+	// patience is how long a flight is waited for, from its start.
+	patience time.Duration
 	// tried is what was gathered because of the margin. Once is enough: a
 	// caching resolver answers with what is left of a lifetime.
 	tried map[any]bool
@@ -42,10 +47,20 @@ type view struct {
 	last     *dane.Evidence
 	lastMX   *dane.MXSet // the last known set, where it is unknown now
 	failed   bool        // nobody answered something that was needed
+	// again says of what is used why it could not be looked up anew, by the name of
+	// the mail host; "" stands for the MX set.
+	again map[string]string
 }
 
 func (e *Engine) newQuery(k Key, d *destination) *query {
-	return &query{e: e, plan: e.plan.Load(), key: k, d: d}
+	p := e.plan.Load()
+	return &query{e: e, plan: p, key: k, d: d, patience: p.patience()}
+}
+
+// anew makes q gather all evidence that it needs anew.
+func (q *query) anew() *query {
+	q.live, q.patience = true, liveTimeout
+	return q
 }
 
 // wait gathers until nothing is missing, but no longer than the deadline. A
@@ -65,7 +80,7 @@ func (q *query) wait(ctx context.Context, deadline time.Time) {
 
 func (q *query) waitForOne(ctx context.Context, deadline time.Time) bool {
 	for _, f := range q.missing {
-		end := f.started.Add(q.plan.patience())
+		end := f.started.Add(q.patience)
 		if deadline.Before(end) {
 			end = deadline
 		}
@@ -181,10 +196,13 @@ func (q *query) seeSTS() *flight {
 	if q.take(known) {
 		q.failed = q.failed || q.sts == stsFailed || q.sts == stsFound && !d.policy.valid(q.now)
 	}
-	if q.stale(known, &d.sts) {
-		return q.e.startSTS(d)
+	if !q.stale(known, &d.sts, d.sts.again, d.sts.flight) {
+		return nil
 	}
-	return nil
+	if q.live && d.policy != nil && d.policy.have {
+		return q.e.startRefresh(d) // whatever its record says
+	}
+	return q.e.startSTS(d)
 }
 
 // take notes that evidence known until a moment is used, and reports whether
@@ -198,19 +216,27 @@ func (q *query) take(known time.Time) bool {
 	return true
 }
 
-// stale: the evidence must be gathered, now or, once in a query, ahead of its end.
-func (q *query) stale(known time.Time, what any) bool {
-	if !known.After(q.now) {
-		return true
-	}
-	if q.margin == 0 || known.After(q.now.Add(q.margin)) || q.tried[what] {
-		return false
+// stale: the evidence must be gathered, now or, once in a query, ahead of its end;
+// but not again there where that has failed. A gathering that is under way is
+// waited for.
+func (q *query) stale(known time.Time, what any, failed bool, f *flight) bool {
+	over := !known.After(q.now)
+	ahead := q.live || q.margin > 0 && !failed && !known.After(q.now.Add(q.margin))
+	if !ahead || q.tried[what] {
+		return over || f != nil && q.tried[what]
 	}
 	if q.tried == nil {
 		q.tried = map[any]bool{}
 	}
 	q.tried[what] = true
 	return true
+}
+
+func (q *query) failedAgain(name, why string) {
+	if q.again == nil {
+		q.again = map[string]string{}
+	}
+	q.again[name] = why
 }
 
 // await adds a flight to those that are waited for; there is none after the
@@ -305,8 +331,11 @@ func (q *query) seeMX() {
 		if q.mx = &m; d.mx.flags&mxFailed != 0 {
 			q.mx = &dane.MXSet{Err: cmp.Or(d.troubles().mx, "the look-up failed")}
 		}
+		if d.mx.flags&mxAgain != 0 {
+			q.failedAgain("", d.troubles().mx)
+		}
 	}
-	if q.stale(known, &d.mx) {
+	if q.stale(known, &d.mx, d.mx.flags&mxAgain != 0, d.mx.flight) {
 		q.await(q.e.startMX(d))
 	}
 }
@@ -320,8 +349,11 @@ func (q *query) seeHosts() {
 		known := time.Unix(0, h.until)
 		if q.take(known) {
 			q.evidence.Hosts[i] = h.evidence
+			if h.again != "" {
+				q.failedAgain(x.Name, h.again)
+			}
 		}
-		if q.stale(known, h) {
+		if q.stale(known, h, h.again != "", h.flight) {
 			q.await(q.e.startHost(h))
 		}
 		h.mu.Unlock()

@@ -115,7 +115,9 @@ func (e *Engine) refreshAll(ctx context.Context) {
 // refreshUnwaited starts a refresh that nobody waits for. The caller has acquired
 // one of refreshes; it is given back when the refresh ends.
 func (e *Engine) refreshUnwaited(d *domain) {
+	d.mu.Lock()
 	f := e.startRefresh(d)
+	d.mu.Unlock()
 	if f == nil || !e.spawn(func() { <-f.done; e.refreshes.Release(1) }) {
 		e.refreshes.Release(1)
 	}
@@ -144,10 +146,9 @@ func (e *Engine) due(d *domain, now time.Time) bool {
 }
 
 // startRefresh fetches a held policy anew under the id of its record, or under the
-// id held where the record cannot be seen; nil after the engine has ended.
+// id held where the record cannot be seen; nil after the engine has ended. The lock
+// of d is held.
 func (e *Engine) startRefresh(d *domain) *flight {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if d.sts.flight == nil {
 		d.sts.flight = e.launch(func(ctx context.Context, f *flight) {
 			outcome, ttl := e.refresh(ctx, d, f)
