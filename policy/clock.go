@@ -25,8 +25,10 @@ func (c *clockWatch) jumped(now time.Time) time.Duration {
 }
 
 // clockSet draws the consequences of a step of the wall clock: nothing may last
-// longer because of it. After a step forward what has expired is found expired, and a
-// policy is fetched before it is given up, as always.
+// longer because of it, and no policy is lost to a clock that was wrong for a while.
+// What has expired by a step forward is found expired, and a policy is fetched before
+// it is given up, as always; the store is read again, which holds what was given up
+// while the clock was ahead.
 func (e *Engine) clockSet(now time.Time, jump time.Duration) {
 	if jump.Abs() > clockJump {
 		e.log.Warn("the clock jumped; policies that seem expired are fetched before they are given up", "by", jump.Round(time.Second))
@@ -43,6 +45,7 @@ func (e *Engine) clockSet(now time.Time, jump time.Duration) {
 			return true
 		})
 	}
+	e.spawn(func() { e.read(e.life, true) })
 	e.planMu.Lock()
 	defer e.planMu.Unlock()
 	p := e.plan.Load()
@@ -50,21 +53,30 @@ func (e *Engine) clockSet(now time.Time, jump time.Duration) {
 }
 
 // setBack moves what is known of a domain by a negative jump, and takes a fetch
-// that now lies ahead for one of this moment.
+// or a question that now lies ahead for one of this moment.
 func (e *Engine) setBack(d *domain, now time.Time, jump time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.sts.until += int64(jump)
 	d.mx.until += int64(jump)
+	if m := minutes(now); d.asked.Load() > m {
+		d.asked.Store(m)
+	}
 	if d.policy != nil && d.policy.clamp(now.Round(0)) && d.policy.kept {
 		e.writer.dirty(d)
 	}
 }
 
-// clamp lets no time of p lie ahead, and reports whether one did. STS-097.
+// clamp lets no time of p lie ahead, and reports whether one did. STS-097. Which
+// of two clocks was wrong cannot be known here: the fetch as it was noted is kept
+// beside, also on disk, for a clock that agrees with it again. So a policy that was
+// fetched while the clock was ahead counts from each restart, until it is refreshed.
 func (p *policyState) clamp(now time.Time) bool {
 	changed := false
-	for _, t := range []*time.Time{&p.fetched, &p.checked, &p.attempted} {
+	if p.fetched.After(now) {
+		p.noted, p.fetched, changed = later(p.noted, p.fetched), now, true
+	}
+	for _, t := range []*time.Time{&p.checked, &p.attempted} {
 		if t.After(now) {
 			*t, changed = now, true
 		}
@@ -78,4 +90,15 @@ func (p *policyState) clamp(now time.Time) bool {
 		p.last, changed = &last, true
 	}
 	return changed
+}
+
+// unclamp undoes clamp as soon as the clock has reached the fetch as it was noted,
+// and reports whether it did. It comes before a policy is found expired.
+func (p *policyState) unclamp(now time.Time) bool {
+	if p == nil || p.noted.IsZero() || p.noted.After(now) {
+		return false
+	}
+	p.fetched, p.noted = p.noted, time.Time{}
+	p.refreshAt = p.fetched.Add(refreshAfter(p.policy.MaxAge))
+	return true
 }

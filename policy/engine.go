@@ -87,6 +87,7 @@ type Engine struct {
 	hosts   *cache.Memory[host]
 	common  sync.Map // interned answers, by text and plan
 
+	reading   sync.Mutex    // one reads the whole store at a time
 	unread    atomic.Bool   // the store may hold policies that memory does not
 	loaded    chan struct{} // closed when the store was read, as far as it could be
 	fetches   *semaphore.Weighted

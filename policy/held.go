@@ -45,6 +45,7 @@ type policyState struct {
 	id     string // the record's id under which it was fetched
 
 	fetched   time.Time // last successful fetch; max_age counts from it
+	noted     time.Time // the same as it was noted, where that lies ahead of the clock
 	checked   time.Time // last look at the record
 	attempted time.Time // last fetch, successful or not
 	failedID  string    // the id of which the last fetch failed
@@ -112,13 +113,15 @@ const policyRecordVersion = 1
 
 // record writes the state for the store; asked is when the domain was last asked for.
 func (p *policyState) record(domain string, asked time.Time) (cache.Record, error) {
+	// A clock that is wrong now must not spoil what is on disk: it may be put right.
+	fetched := later(p.fetched, p.noted)
 	value, err := json.Marshal(policyRecord{
 		Version: policyRecordVersion, Body: p.body, ID: p.id,
-		Fetched: seconds(p.fetched), MaxAge: int64(p.policy.MaxAge / time.Second), Checked: seconds(p.checked),
+		Fetched: seconds(fetched), MaxAge: int64(p.policy.MaxAge / time.Second), Checked: seconds(p.checked),
 		Attempted: seconds(p.attempted), LastError: p.err, FailedID: p.failedID, Failures: p.failures,
 		LastQueried: seconds(asked),
 	})
-	return cache.Record{Kind: kindPolicy, Key: domain, Value: value, Expires: p.expires()}, err
+	return cache.Record{Kind: kindPolicy, Key: domain, Value: value, Expires: p.expires().Add(fetched.Sub(p.fetched))}, err
 }
 
 // readPolicyRecord is the inverse of record. A fetch in the future, after the
@@ -137,10 +140,11 @@ func readPolicyRecord(r cache.Record, now time.Time) (*policyState, time.Time, e
 	}
 	p := &policyState{
 		have: true, policy: policy, body: v.Body, id: v.ID, notes: noteTexts(notes),
-		fetched: clampPast(fromSeconds(v.Fetched), now), checked: clampPast(fromSeconds(v.Checked), now),
+		fetched: fromSeconds(v.Fetched), checked: clampPast(fromSeconds(v.Checked), now),
 		attempted: clampPast(fromSeconds(v.Attempted), now), err: v.LastError, failedID: v.FailedID, failures: v.Failures,
 		kept: true,
 	}
+	p.clamp(now)
 	return p, clampPast(fromSeconds(v.LastQueried), now), nil
 }
 

@@ -145,29 +145,52 @@ func (e *Engine) noteClass(d *domain, last *LastSeen) (news bool) {
 // read theirs through, and go on doing so if the store cannot be read to its end.
 func (e *Engine) load(ctx context.Context) {
 	defer close(e.loaded)
-	start, n := time.Now(), 0
-	for r, err := range e.store.All(ctx, kindPolicy) {
-		if ctx.Err() != nil {
-			return
+	start := time.Now()
+	if n, ok := e.read(ctx, false); ok {
+		e.log.Info("policies loaded", "policies", n, "took", time.Since(start).Round(time.Millisecond))
+	}
+}
+
+// read takes from the store what memory does not have, and reports how many
+// policies that were and whether it came to the end. Read again, each record is
+// looked at once more before it counts: the operator may have deleted it since.
+func (e *Engine) read(ctx context.Context, again bool) (n int, ok bool) {
+	e.reading.Lock()
+	defer e.reading.Unlock()
+	e.unread.Store(true)
+	for _, kind := range []cache.Kind{kindPolicy, kindClass} { // a hint belongs to a policy
+		for r, err := range e.store.All(ctx, kind) {
+			if ctx.Err() != nil {
+				return n, false
+			}
+			if err != nil {
+				e.log.Error("the store cannot be read to its end; what is missing is read, or fetched, when it is asked for", "error", err)
+				return n, false
+			}
+			if e.take(ctx, r, again) {
+				n++
+			}
 		}
-		if err != nil {
-			e.log.Error("the store cannot be read to its end; what is missing is read, or fetched, when it is asked for", "error", err)
-			return
-		}
-		release := e.writer.order.share()
-		if e.restore(r) {
-			n++
-		}
-		release()
 	}
 	e.unread.Store(false)
-	for r, err := range e.store.All(ctx, kindClass) {
-		if err != nil {
-			break // they are only hints
+	return n, true
+}
+
+// take takes one record into memory, and reports whether it was a policy that was
+// not there.
+func (e *Engine) take(ctx context.Context, r cache.Record, again bool) (policy bool) {
+	defer e.writer.order.share()()
+	if again {
+		var err error
+		if r, err = e.store.Get(ctx, r.Kind, r.Key); err != nil {
+			return false
 		}
-		e.restoreClass(r)
 	}
-	e.log.Info("policies loaded", "policies", n, "took", time.Since(start).Round(time.Millisecond))
+	if r.Kind == kindPolicy {
+		return e.restore(r)
+	}
+	e.restoreClass(r)
+	return false
 }
 
 // restore takes a policy from the store into memory, unless one as new is there.
@@ -190,9 +213,18 @@ func (e *Engine) restore(r cache.Record) bool {
 		asked = now
 	}
 	// Not touched: when it was last asked for decides how long it is refreshed.
-	d, _ := e.domains.LoadOrStore(r.Key, func() *domain { return newDomain(r.Key, minutes(asked)) })
+	d, known := e.domains.LoadOrStore(r.Key, func() *domain { return newDomain(r.Key, minutes(asked)) })
+	if known && d.asked.Load() < minutes(asked) {
+		d.asked.Store(minutes(asked))
+	}
 	d.mu.Lock()
-	if d.policy.valid(now) && !d.policy.fetched.Before(p.fetched) {
+	if d.policy.unclamp(now) {
+		d.changes.Add(1)
+	}
+	if d.policy.valid(now) && (!p.noted.IsZero() || !d.policy.fetched.Before(p.fetched)) {
+		if !d.policy.kept { // given up while the clock was ahead
+			d.policy.kept = e.held.add(d)
+		}
 		d.mu.Unlock()
 		return false
 	}

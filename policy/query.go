@@ -182,6 +182,7 @@ func (q *query) seeSTS() *flight {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	known := time.Unix(0, d.sts.until)
+	d.policy.unclamp(q.now)
 	if d.policy.valid(q.now) {
 		q.lasts(d.policy.expires())
 		policy := d.policy.policy

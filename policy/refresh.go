@@ -129,6 +129,9 @@ func (e *Engine) due(d *domain, now time.Time) bool {
 	evicted := e.domains.GetString(d.key) != d
 	d.mu.Lock()
 	p := d.policy
+	if p.unclamp(now) {
+		d.changes.Add(1)
+	}
 	valid, enforced := p.valid(now), p.enforced(now)
 	due := valid && !now.Before(p.refreshAt) && now.Sub(asked(d)) < refreshUnasked && d.sts.flight == nil
 	if !valid && p != nil {
