@@ -83,6 +83,7 @@ func (q *query) conclude(v verdict) {
 	if v.testing {
 		e.metrics.testingWouldFail.Inc()
 	}
+	q.noteMX()
 	if q.policy != nil && !q.partial && q.classified() {
 		e.keepClass(q.d.domain, &q.evidence, q.now)
 	}

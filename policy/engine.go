@@ -93,6 +93,7 @@ type Engine struct {
 	fetches   *semaphore.Weighted
 	refreshes *semaphore.Weighted // of fetches, those that nobody waits for
 	held      held
+	sets      knownSets
 	outbound  outbound
 	writer    writer
 	armed     armed

@@ -57,6 +57,7 @@ func (e *Engine) startMX(d *domain) *flight {
 	d.mx.flight = e.launch(func(ctx context.Context, _ *flight) {
 		ctx, cancel := context.WithTimeout(ctx, dnsTimeout)
 		defer cancel()
+		e.readMXThrough(ctx, d.key)
 		e.resolver.Ready(ctx)
 		m := dane.LookupMX(ctx, e.resolver, d.key)
 		if m.Err != "" {

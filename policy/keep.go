@@ -158,7 +158,7 @@ func (e *Engine) read(ctx context.Context, again bool) (n int, ok bool) {
 	e.reading.Lock()
 	defer e.reading.Unlock()
 	e.unread.Store(true)
-	for _, kind := range []cache.Kind{kindPolicy, kindClass} { // a hint belongs to a policy
+	for _, kind := range []cache.Kind{kindPolicy, kindClass, kindMX} { // a hint belongs to a policy
 		for r, err := range e.store.All(ctx, kind) {
 			if ctx.Err() != nil {
 				return n, false
@@ -186,10 +186,14 @@ func (e *Engine) take(ctx context.Context, r cache.Record, again bool) (policy b
 			return false
 		}
 	}
-	if r.Kind == kindPolicy {
+	switch r.Kind {
+	case kindPolicy:
 		return e.restore(r)
+	case kindClass:
+		e.restoreClass(r)
+	case kindMX:
+		e.restoreMX(r)
 	}
-	e.restoreClass(r)
 	return false
 }
 

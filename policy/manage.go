@@ -186,11 +186,12 @@ func (e *Engine) Flush(ctx context.Context, name string) error {
 	defer release()
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	for _, kind := range []cache.Kind{kindPolicy, kindClass} {
+	for _, kind := range []cache.Kind{kindPolicy, kindClass, kindMX} {
 		if err := e.store.Delete(ctx, kind, k.Name); err != nil {
 			return fmt.Errorf("forget %s: %w", k.Name, err)
 		}
 	}
+	e.forgetMX(k.Name)
 	if d != nil {
 		e.drop(d)
 	}
@@ -203,6 +204,7 @@ func (e *Engine) drop(d *domain) {
 	d.mu.Lock()
 	d.policy, d.sts, d.trouble = nil, stsState{}, nil
 	names := d.outdateMX()
+	d.mx.hosts, d.mx.flags = nil, 0 // not even as the last known set
 	d.mu.Unlock()
 	e.held.remove(d)
 	e.outdateHosts(names, 25)

@@ -33,20 +33,22 @@ type query struct {
 
 // view is what a query saw in the engine's memory at one moment.
 type view struct {
-	now      time.Time
-	changes  uint32 // of the domain, before anything was looked at
-	finding  Finding
-	missing  []*flight // evidence that is being gathered
-	until    time.Time // how long all of it may be believed
-	partial  bool      // something needed is not known (yet)
-	sts      stsOutcome
-	policy   *mtasts.Policy // unexpired and enforce, whatever the mode
-	testing  *mtasts.Policy // unexpired and testing
-	mx       *dane.MXSet    // nil: unknown
-	evidence dane.Evidence
-	last     *dane.Evidence
-	lastMX   *dane.MXSet // the last known set, where it is unknown now
-	failed   bool        // nobody answered something that was needed
+	now     time.Time
+	changes uint32 // of the domain, before anything was looked at
+	finding Finding
+	// rulesNeedMX: an mx: rule could apply, depending on the MX set.
+	rulesNeedMX bool
+	missing     []*flight // evidence that is being gathered
+	until       time.Time // how long all of it may be believed
+	partial     bool      // something needed is not known (yet)
+	sts         stsOutcome
+	policy      *mtasts.Policy // unexpired and enforce, whatever the mode
+	testing     *mtasts.Policy // unexpired and testing
+	mx          *dane.MXSet    // nil: unknown
+	evidence    dane.Evidence
+	last        *dane.Evidence
+	lastMX      *dane.MXSet // the last known set, where it is unknown now
+	failed      bool        // nobody answered something that was needed
 	// again says of what is used why it could not be looked up anew, by the name of
 	// the mail host; "" stands for the MX set.
 	again map[string]string
@@ -111,7 +113,7 @@ func (q *query) see() {
 		q.lasts(next)
 	}
 	q.finding = rules.Find(Subject{Key: q.key}, q.now)
-	if q.finding.NeedsMX {
+	if q.rulesNeedMX = q.finding.NeedsMX; q.rulesNeedMX {
 		q.seeMX()
 		q.finding = rules.Find(q.subject(), q.now)
 	}
@@ -314,9 +316,12 @@ func (q *query) seeMX() {
 	d := q.d.domain
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if q.rulesNeedMX {
+		q.lastMX = q.e.sets.get(d.key, q.now).mxSet()
+	}
 	if d.policy != nil {
 		last := d.policy.last.evidence(q.now)
-		if last != nil {
+		if last != nil && q.lastMX == nil {
 			q.lastMX = &last.MX
 		}
 		if q.key.Port == 25 { // the TLSA records of another port are others

@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,10 +19,15 @@ type writer struct {
 	e       *Engine
 	mu      sync.Mutex
 	waiting map[*domain]struct{}
-	writing map[string]chan struct{} // names whose records are being written; closed when they are
-	states  map[string]struct{}      // of first-run safety
+	writing map[string]chan struct{}    // names whose records are being written; closed when they are
+	loose   map[recordName]cache.Record // records of no domain's policy, which wait too
 	failing atomic.Bool
 	order   order
+}
+
+type recordName struct {
+	kind cache.Kind
+	key  string
 }
 
 // order is shared from looking at memory until the store has what was seen, and
@@ -56,7 +62,7 @@ const (
 )
 
 func (w *writer) init(e *Engine) {
-	w.e, w.waiting, w.writing, w.states, w.order = e, map[*domain]struct{}{}, map[string]chan struct{}{}, map[string]struct{}{}, newOrder()
+	w.e, w.waiting, w.writing, w.loose, w.order = e, map[*domain]struct{}{}, map[string]chan struct{}{}, map[recordName]cache.Record{}, newOrder()
 }
 
 // run writes what waits until ctx ends. A disk that hangs stops nothing else.
@@ -128,11 +134,18 @@ func (w *writer) promptly(d *domain) {
 	}
 }
 
-// dirtyState marks a state of first-run safety for the next batch.
-func (w *writer) dirtyState(name string) {
+// add takes a record for the next batch, in place of one that waits.
+func (w *writer) add(r cache.Record) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.states[name] = struct{}{}
+	w.loose[recordName{r.Kind, r.Key}] = r
+}
+
+// drop forgets a record that waits.
+func (w *writer) drop(kind cache.Kind, key string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.loose, recordName{kind, key})
 }
 
 // result raises and ends the alarm about the store.
@@ -156,18 +169,15 @@ func (w *writer) flush() {
 // flushBatch writes one batch, and reports whether there was one and it was written.
 func (w *writer) flushBatch() bool {
 	defer w.order.share()()
-	batch, states := w.take()
+	batch, loose := w.take()
 	defer w.end(names(batch)...)
-	return len(batch)+len(states) > 0 && w.put(batch, states)
+	return len(batch)+len(loose) > 0 && w.put(batch, loose)
 }
 
 // put writes a batch; the order is shared and the names' turns are the caller's.
 // It reports whether that succeeded; what failed waits again.
-func (w *writer) put(batch []*domain, states []string) bool {
-	var records []cache.Record
-	for _, name := range states {
-		records = append(records, cache.Record{Kind: kindState, Key: name, Value: []byte(`{"v":1}`)})
-	}
+func (w *writer) put(batch []*domain, loose []cache.Record) bool {
+	records := slices.Clone(loose)
 	for _, d := range batch {
 		// What was evicted and is another now has nothing to say about its name.
 		if w.e.held.holds(d) {
@@ -186,17 +196,20 @@ func (w *writer) put(batch []*domain, states []string) bool {
 	for _, d := range batch {
 		w.dirty(d)
 	}
-	for _, name := range states {
-		w.dirtyState(name)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range loose {
+		if name := (recordName{r.Kind, r.Key}); w.loose[name].Kind == "" { // else there is a newer one
+			w.loose[name] = r
+		}
 	}
 	return false
 }
 
 // take takes a batch of what waits, with the turn of each name.
-func (w *writer) take() (batch []*domain, states []string) {
+func (w *writer) take() (batch []*domain, loose []cache.Record) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	states = w.takeStates()
 	for d := range w.waiting {
 		if _, busy := w.writing[d.key]; busy {
 			continue
@@ -207,7 +220,7 @@ func (w *writer) take() (batch []*domain, states []string) {
 			break
 		}
 	}
-	return batch, states
+	return batch, w.takeLoose("")
 }
 
 func names(batch []*domain) []string {
@@ -218,24 +231,31 @@ func names(batch []*domain) []string {
 	return names
 }
 
-// takeOne takes a domain, if it waits; its turn is the caller's.
-func (w *writer) takeOne(d *domain) (batch []*domain, states []string) {
+// takeOne takes a domain, if it waits, and first-run safety; the domain's turn is
+// the caller's.
+func (w *writer) takeOne(d *domain) (batch []*domain, loose []cache.Record) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if _, waits := w.waiting[d]; waits {
 		delete(w.waiting, d)
 		batch = []*domain{d}
 	}
-	return batch, w.takeStates()
+	return batch, w.takeLoose(kindState)
 }
 
-// takeStates takes the states that wait. The lock of w is held.
-func (w *writer) takeStates() (states []string) {
-	for name := range w.states {
-		states = append(states, name)
+// takeLoose takes a batch of records of no domain's policy, all or of one kind. The
+// lock of w is held.
+func (w *writer) takeLoose(only cache.Kind) (loose []cache.Record) {
+	for name, r := range w.loose {
+		if only != "" && name.kind != only {
+			continue
+		}
+		delete(w.loose, name)
+		if loose = append(loose, r); len(loose) == writeBatch {
+			break
+		}
 	}
-	clear(w.states)
-	return states
+	return loose
 }
 
 // records are the store's records about a domain that is kept.
@@ -270,7 +290,7 @@ type armed struct{ secure, daneOnly atomic.Bool }
 // set notes a demand. It is on disk with the next batch, and before the engine ends.
 func (a *armed) set(e *Engine, which *atomic.Bool, name string) {
 	if !which.Load() && !which.Swap(true) {
-		e.writer.dirtyState(name)
+		e.writer.add(cache.Record{Kind: kindState, Key: name, Value: []byte(`{"v":1}`)})
 	}
 }
 
