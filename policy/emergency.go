@@ -14,19 +14,22 @@ import (
 // Emergency writes a static policy map in texthash form, for when the daemon
 // cannot run: what row D4 of the decision table answers for every enforce
 // policy, and the rules that a static map can express, in the grammar of the
-// oldest supported Postfix. left names what it cannot.
+// oldest supported Postfix. left names what it cannot. What known tells of the MX
+// sets, by domain, decides about mx: rules; where it tells nothing they count as in
+// an answer of which the MX set is unknown.
 //
 // Postfix looks for the whole key first and then for the parents, whatever the
 // order of the lines; so each key gets the rule that is the first to match it.
-func Emergency(all []HeldPolicy, rules *Rules, o Options, now time.Time) (lines, left []string) {
+func Emergency(all []HeldPolicy, known map[string]KnownMX, rules *Rules, o Options, now time.Time) (lines, left []string) {
 	o.Capability = Plain
-	m := emergency{rules: rules, options: o, now: now, done: map[string]bool{}, written: map[string]bool{}}
+	m := emergency{known: known, rules: rules, options: o, now: now, done: map[string]bool{}, written: map[string]bool{}}
 	for _, h := range all {
 		m.policy(h)
 	}
 	for i := range rules.All() {
 		m.rule(&rules.All()[i])
 	}
+	m.byMX()
 	m.shadowed()
 	if len(m.lines) > 0 || o.Floor != FloorInherit {
 		m.leave("keys with a port or in brackets, as a transport map or relayhost gives them, are covered only where a rule names them")
@@ -39,6 +42,7 @@ func Emergency(all []HeldPolicy, rules *Rules, o Options, now time.Time) (lines,
 }
 
 type emergency struct {
+	known   map[string]KnownMX
 	rules   *Rules
 	options Options
 	now     time.Time
@@ -77,12 +81,22 @@ func (m *emergency) rule(r *Rule) {
 		}
 		switch p.kind {
 		case matchMX, matchMXBelow:
-			m.leave(match + ": a static map cannot see MX hosts (" + r.Source + ")")
+			m.leave(match + ": a static map cannot see MX hosts; only domains whose MX hosts are known now get the rule (" + r.Source + ")")
 		case matchParent:
 			// The rule of a name below that no rule names.
 			m.key(Key{Name: "*." + p.name, Port: 25}, match, Evidence{})
 		default:
 			m.named(match)
+		}
+	}
+}
+
+// byMX writes the domains that get a rule because of their MX set.
+func (m *emergency) byMX() {
+	for name := range m.known {
+		k := Key{Name: name, Port: 25}
+		if r := m.rules.Find(m.subject(k), m.now).Rule; r != nil && r != m.rules.Find(Subject{Key: k}, m.now).Rule {
+			m.key(k, name, Evidence{})
 		}
 	}
 }
@@ -110,7 +124,7 @@ func (m *emergency) key(k Key, text string, e Evidence) {
 		return
 	}
 	m.done[text] = true
-	f := m.rules.Find(Subject{Key: k}, m.now)
+	f := m.rules.Find(m.subject(k), m.now)
 	e.Key, e.Rule, e.AtLeastEncrypt = k, f.Rule, f.AtLeastEncrypt
 	e.DANE = dane.Evidence{MX: dane.MXSet{Err: "static map"}}
 	if f.Rule != nil && f.Rule.Exempt&ExemptSTS != 0 {
@@ -123,6 +137,12 @@ func (m *emergency) key(k Key, text string, e Evidence) {
 	case f.Rule != nil:
 		m.without = append(m.without, text)
 	}
+}
+
+// subject describes a key to the rules.
+func (m *emergency) subject(k Key) Subject {
+	set, known := m.known[k.Name]
+	return Subject{Key: k, MX: set.Hosts, MXSecure: set.Secure, MXKnown: known && len(set.Hosts) > 0}
 }
 
 // write puts a line into the map, in the grammar of every supported Postfix.

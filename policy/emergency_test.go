@@ -75,7 +75,7 @@ func TestEmergency(t *testing.T) {
 		{"only a newer Postfix", Options{}, []string{"n.test encrypt enable_rpk=yes ciphers=high"}, append(slices.Clone(static), "n.test encrypt ciphers=high"), []string{"n.test: written without", "port"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			lines, left := Emergency(policies, emergencyRules(t, now, known, c.rules...), c.o, now)
+			lines, left := Emergency(policies, nil, emergencyRules(t, now, known, c.rules...), c.o, now)
 			slices.Sort(c.want)
 			if !slices.Equal(lines, c.want) {
 				t.Errorf("got  %q\nwant %q", lines, c.want)
@@ -99,9 +99,39 @@ func TestEmergency(t *testing.T) {
 	}
 }
 
+// TestCCH09_EmergencyByMX: mx: rules are held against the MX sets that are known.
+func TestCCH09_EmergencyByMX(t *testing.T) {
+	now := time.Now()
+	policies := []HeldPolicy{{Domain: "ex.test", Body: enforceBody}}
+	published := "ex.test" + strings.TrimPrefix(d4Reply, "OK")
+	set := func(secure bool, hosts ...string) KnownMX { return KnownMX{At: now, Secure: secure, Hosts: hosts} }
+	for _, c := range []struct {
+		name  string
+		known map[string]KnownMX
+		rules []string
+		want  []string
+	}{
+		{"lowering a policy", map[string]KnownMX{"ex.test": set(true, "a.hoster.test")}, []string{"mx:*.hoster.test may"}, []string{"ex.test may"}},
+		{"lowering, insecure", map[string]KnownMX{"ex.test": set(false, "a.hoster.test")}, []string{"mx:*.hoster.test may"}, []string{published}},
+		{"lowering, one of two", map[string]KnownMX{"ex.test": set(true, "a.hoster.test", "b.test")}, []string{"mx:*.hoster.test may"}, []string{published}},
+		{"raising, elsewhere", map[string]KnownMX{"l.test": set(false, "b.test")}, []string{"mx:*.hoster.test verify", "l.test may"}, []string{published, "l.test may"}},
+		{"raising, unknown", nil, []string{"mx:*.hoster.test verify", "l.test may"}, []string{published, "l.test encrypt"}},
+		{"raising, no hosts", map[string]KnownMX{"l.test": set(true)}, []string{"mx:*.hoster.test verify", "l.test may"}, []string{published, "l.test encrypt"}},
+		{"raising, with a port", map[string]KnownMX{"l.test": set(false, "a.hoster.test")}, []string{"mx:*.hoster.test verify", "l.test:26 may"}, []string{published, "l.test verify", "l.test:26 verify"}},
+		{"raising, named nowhere", map[string]KnownMX{"l.test": set(false, "a.hoster.test"), "k.test": set(false, "b.test")}, []string{"mx:*.hoster.test verify"}, []string{published, "l.test verify"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			lines, _ := Emergency(policies, c.known, emergencyRules(t, now, tlspolicy.Version{}, c.rules...), Options{}, now)
+			if !slices.Equal(lines, c.want) {
+				t.Errorf("got  %q\nwant %q", lines, c.want)
+			}
+		})
+	}
+}
+
 // TestEmergencyWithoutRules: nil stands for none.
 func TestEmergencyWithoutRules(t *testing.T) {
-	if lines, left := Emergency(nil, nil, Options{}, time.Now()); len(lines)+len(left) > 0 {
+	if lines, left := Emergency(nil, nil, nil, Options{}, time.Now()); len(lines)+len(left) > 0 {
 		t.Errorf("%q, %q", lines, left)
 	}
 }

@@ -42,7 +42,7 @@ func TestCCH09_HintInJSON(t *testing.T) {
 			t.Fatal(err)
 		}
 		for from, all := range map[string][]HeldPolicy{"the daemon": exported, "its file": throughJSON(t, read)} {
-			if lines, _ := Emergency(all, nil, Options{}, time.Now()); !slices.Equal(lines, []string{"ex.test dane-only"}) {
+			if lines, _ := Emergency(all, nil, nil, Options{}, time.Now()); !slices.Equal(lines, []string{"ex.test dane-only"}) {
 				t.Errorf("the map from %s: %q", from, lines)
 			}
 		}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postseal/postseal/cache"
 	"github.com/postseal/postseal/cache/sqlite"
 	"github.com/postseal/postseal/policy"
 )
@@ -30,26 +31,33 @@ func newCacheCommand(opts *globalOptions) *cobra.Command {
 }
 
 // memory reads the policies from the running daemon, or from its file when none runs.
-func (o *globalOptions) memory(ctx context.Context) ([]policy.HeldPolicy, *Config, error) {
+func (o *globalOptions) memory(ctx context.Context) (all []policy.HeldPolicy, err error) {
 	cfg, _, err := loadConfig(o.configPath, o.configSet)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	var all []policy.HeldPolicy
 	err = newControlClient(cfg.Control.Listen).call(ctx, http.MethodGet, "/policies", nil, nil, &all)
 	if !errors.Is(err, errNoDaemon) {
-		return all, cfg, err
+		return all, err
 	}
+	store, err := openFile(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	return policy.ReadHeld(ctx, store)
+}
+
+// openFile opens the daemon's file to read, when none runs.
+func openFile(ctx context.Context, cfg *Config) (cache.Store, error) {
 	store, err := sqlite.OpenReadOnly(ctx, sqlite.Config{Path: cfg.Cache.Path})
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil, fmt.Errorf("no daemon is running, and there is no %s; start one with: postseal serve, or run this as its user and with its --config", cfg.Cache.Path)
+		return nil, fmt.Errorf("no daemon is running, and there is no %s; start one with: postseal serve, or run this as its user and with its --config", cfg.Cache.Path)
 	case err != nil:
-		return nil, nil, fmt.Errorf("no daemon is running, and its file cannot be read: %w", err)
+		return nil, fmt.Errorf("no daemon is running, and its file cannot be read: %w", err)
 	}
-	defer store.Close()
-	all, err = policy.ReadHeld(ctx, store)
-	return all, cfg, err
+	return store, nil
 }
 
 func cacheList(opts *globalOptions) *cobra.Command {
@@ -58,7 +66,7 @@ func cacheList(opts *globalOptions) *cobra.Command {
 		Short: "List the policies held",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			all, _, err := opts.memory(cmd.Context())
+			all, err := opts.memory(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -88,7 +96,7 @@ func cacheShow(opts *globalOptions) *cobra.Command {
 		Short: "Show the policy held of a domain, as it was published",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			all, _, err := opts.memory(cmd.Context())
+			all, err := opts.memory(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -176,7 +184,7 @@ With --json it writes what 'postseal cache import' reads.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if opts.json {
-				all, _, err := opts.memory(cmd.Context())
+				all, err := opts.memory(cmd.Context())
 				if err != nil {
 					return err
 				}
@@ -198,9 +206,9 @@ type staticMap struct {
 	At    time.Time `json:"at"`
 }
 
-func newStaticMap(all []policy.HeldPolicy, cfg *Config) staticMap {
+func newStaticMap(all []policy.HeldPolicy, known map[string]policy.KnownMX, cfg *Config) staticMap {
 	m := staticMap{At: time.Now()}
-	m.Lines, m.Left = policy.Emergency(all, cfg.Rules, policy.Options{Floor: cfg.TLSPolicy.Floor}, m.At)
+	m.Lines, m.Left = policy.Emergency(all, known, cfg.Rules, policy.Options{Floor: cfg.TLSPolicy.Floor}, m.At)
 	return m
 }
 
@@ -211,11 +219,24 @@ func (o *globalOptions) staticMap(ctx context.Context) (m staticMap, err error) 
 	if !errors.Is(err, errNoDaemon) {
 		return m, err
 	}
-	all, cfg, err := o.memory(ctx)
+	cfg, _, err := loadConfig(o.configPath, o.configSet)
 	if err != nil {
 		return m, err
 	}
-	return newStaticMap(all, cfg), nil
+	store, err := openFile(ctx, cfg)
+	if err != nil {
+		return m, err
+	}
+	defer store.Close()
+	all, err := policy.ReadHeld(ctx, store)
+	if err != nil {
+		return m, err
+	}
+	known, err := policy.ReadKnownMX(ctx, store)
+	if err != nil {
+		return m, err
+	}
+	return newStaticMap(all, known, cfg), nil
 }
 
 func (m staticMap) write(out, warn io.Writer) error {

@@ -97,7 +97,7 @@ func (c *control) policies(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (c *control) staticMap(w http.ResponseWriter, _ *http.Request) {
-	answer(w, newStaticMap(c.daemon.engine.Held(), c.daemon.config()), nil)
+	answer(w, newStaticMap(c.daemon.engine.Held(), c.daemon.engine.KnownMX(), c.daemon.config()), nil)
 }
 
 func (c *control) importPolicies(w http.ResponseWriter, r *http.Request) {
