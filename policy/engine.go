@@ -97,6 +97,10 @@ type Engine struct {
 	outbound  outbound
 	writer    writer
 	armed     armed
+	clock     clockWatch
+	born      time.Time      // looked counts from it
+	looked    atomic.Int64   // when lookAround was last called, in nanoseconds
+	looking   sync.Mutex     // one calls it at a time
 	unknown   rate.Sometimes // a map name that does not exist is asked for with every mail
 
 	flights sync.WaitGroup
@@ -113,11 +117,12 @@ func New(c Config) (*Engine, error) {
 	e := &Engine{
 		resolver: c.Resolver, fetch: c.Fetch, store: c.Store, log: c.Logger,
 		fetches: semaphore.NewWeighted(maxFetches), refreshes: semaphore.NewWeighted(maxRefreshes),
-		loaded: make(chan struct{}), unknown: rate.Sometimes{Interval: unknownEvery},
+		loaded: make(chan struct{}), born: time.Now(), unknown: rate.Sometimes{Interval: unknownEvery},
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
+	e.clock.last = e.born
 	e.domains = cache.NewMemory(cache.Options[domain]{Limit: MaxNames, Protected: (*domain).protected, Used: (*domain).lastAsked})
 	e.others = cache.NewMemory(cache.Options[destination]{Limit: MaxNames / 4, Used: (*destination).lastAsked})
 	e.hosts = cache.NewMemory(cache.Options[host]{Limit: MaxHosts, Protected: (*host).inFlight, Used: (*host).lastUsed})
@@ -182,6 +187,9 @@ func (e *Engine) look() {
 // reply to dst. It is a socketmap.Handler.
 func (e *Engine) ServeSocketmap(ctx context.Context, dst, mapName, key []byte) []byte {
 	start := time.Now()
+	if age, looked := int64(start.Sub(e.born)), e.looked.Load(); age-looked >= int64(lookEvery) && e.looked.CompareAndSwap(looked, age) {
+		e.lookAround(start)
+	}
 	kind, ok := kindOf(mapName)
 	if !ok {
 		e.metrics.unknownMap.Inc()

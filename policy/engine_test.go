@@ -27,6 +27,21 @@ func TestDANE004_SuspendedResolver(t *testing.T) {
 	})
 }
 
+// TestDANE004_ExplainSeesTheStanding without a question of Postfix before it.
+func TestDANE004_ExplainSeesTheStanding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, signedZone, nil)
+		defer w.stop()
+		for _, why := range []string{"", "127.0.0.1 does not validate", ""} {
+			w.dns.suspend(why)
+			x, err := w.engine.Explain(context.Background(), "ex.test", false)
+			if err != nil || (x.DANE.Class == "DX") != (why != "") {
+				t.Errorf("suspended %q: class %s, %v", why, x.DANE.Class, err)
+			}
+		}
+	})
+}
+
 func TestSTS004_SmartHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, `

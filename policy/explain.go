@@ -95,6 +95,7 @@ func (e *Engine) Explain(ctx context.Context, key string, live bool) (Explanatio
 	if err != nil {
 		return Explanation{}, err
 	}
+	e.lookAround(time.Now())
 	d := e.destination(k)
 	q := e.newQuery(k, d)
 	q.everything = true

@@ -122,6 +122,7 @@ func (e *Engine) Refresh(ctx context.Context, name string) (HeldPolicy, error) {
 	if err := e.untilLoaded(ctx); err != nil {
 		return HeldPolicy{}, err
 	}
+	e.lookAround(time.Now())
 	d := e.domain(k.Name)
 	d.mu.Lock()
 	f := e.startRefresh(d)

@@ -14,7 +14,7 @@ import (
 
 // Paces of the engine's own work.
 const (
-	lookEvery    = time.Second      // is the resolver still believed, did the clock jump
+	lookEvery    = time.Second      // is the resolver still believed, did the clock jump: so often at most
 	refreshScan  = 30 * time.Second // which policies are due
 	refreshPace  = 20               // fetches a second at most (CCH-05)
 	expediteOnce = 10 * time.Minute // a mismatch fetches the policy anew so often at most
@@ -30,23 +30,24 @@ func (e *Engine) Run(ctx context.Context) error {
 	work.Go(func() { e.load(ctx) })
 	work.Go(func() { e.refreshAll(ctx) })
 	work.Go(func() { e.writer.run(ctx) })
-	work.Go(func() { e.resolver.Ready(ctx); e.look() })
 	defer work.Wait()
-	look := time.NewTicker(lookEvery)
-	defer look.Stop()
-	clock := clockWatch{last: time.Now()}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-look.C:
-			e.look()
-			now := time.Now()
-			if jump := clock.jumped(now); jump != 0 {
-				e.clockSet(now, jump)
-			}
-		}
+	e.resolver.Ready(ctx)
+	e.lookAround(time.Now())
+	<-ctx.Done()
+	return nil
+}
+
+// lookAround sees whether the resolver's standing has changed or the clock was
+// set. It comes before an answer and before policies are found due, not by itself:
+// a daemon that nobody asks has nothing to do.
+func (e *Engine) lookAround(now time.Time) {
+	e.looking.Lock()
+	defer e.looking.Unlock()
+	e.looked.Store(int64(now.Sub(e.born)))
+	if jump := e.clock.jumped(now); jump != 0 {
+		e.clockSet(now, jump)
 	}
+	e.look()
 }
 
 // Loaded says that the store has been read, as far as it can be.
@@ -97,6 +98,7 @@ func (e *Engine) refreshAll(ctx context.Context) {
 		case <-scan.C:
 		}
 		now := time.Now()
+		e.lookAround(now)
 		var due []*domain
 		for _, d := range e.held.all() {
 			if e.due(d, now) {

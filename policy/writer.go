@@ -21,6 +21,7 @@ type writer struct {
 	waiting map[*domain]struct{}
 	writing map[string]chan struct{}    // names whose records are being written; closed when they are
 	loose   map[recordName]cache.Record // records of no domain's policy, which wait too
+	some    chan struct{}               // has a value when something waits
 	failing atomic.Bool
 	order   order
 }
@@ -62,20 +63,32 @@ const (
 )
 
 func (w *writer) init(e *Engine) {
+	w.some = make(chan struct{}, 1)
 	w.e, w.waiting, w.writing, w.loose, w.order = e, map[*domain]struct{}{}, map[string]chan struct{}{}, map[recordName]cache.Record{}, newOrder()
 }
 
 // run writes what waits until ctx ends. A disk that hangs stops nothing else.
 func (w *writer) run(ctx context.Context) {
-	tick := time.NewTicker(writeEvery)
-	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-w.some:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(writeEvery): // what comes meanwhile goes along
 			w.flush()
 		}
+	}
+}
+
+// wake tells run that something waits. The lock of w is held.
+func (w *writer) wake() {
+	select {
+	case w.some <- struct{}{}:
+	default:
 	}
 }
 
@@ -84,6 +97,7 @@ func (w *writer) dirty(d *domain) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.waiting[d] = struct{}{}
+	w.wake()
 }
 
 // turn waits until nobody writes the records of a name, and keeps others from it
@@ -139,6 +153,7 @@ func (w *writer) add(r cache.Record) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.loose[recordName{r.Kind, r.Key}] = r
+	w.wake()
 }
 
 // drop forgets a record that waits.
@@ -201,6 +216,7 @@ func (w *writer) put(batch []*domain, loose []cache.Record) bool {
 	for _, r := range loose {
 		if name := (recordName{r.Kind, r.Key}); w.loose[name].Kind == "" { // else there is a newer one
 			w.loose[name] = r
+			w.wake()
 		}
 	}
 	return false
@@ -212,6 +228,7 @@ func (w *writer) take() (batch []*domain, loose []cache.Record) {
 	defer w.mu.Unlock()
 	for d := range w.waiting {
 		if _, busy := w.writing[d.key]; busy {
+			w.wake() // it waits on
 			continue
 		}
 		delete(w.waiting, d)
