@@ -82,6 +82,10 @@ func ParseKey(text string) (Key, error) {
 	if k.Name, err = canonicalName(name); err != nil {
 		return Key{}, fmt.Errorf("%w: %w", ErrNoDestination, err)
 	}
+	if _, ok := literal(k.Name); ok {
+		// Digits of another script: to Postfix it is a name, and one that cannot be.
+		return Key{}, fmt.Errorf("%w: a name that stands for an address", ErrNoDestination)
+	}
 	return k, nil
 }
 
@@ -118,7 +122,7 @@ var idnaLookup = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.Bi
 // refuses what the DNS could not hold. The error says what is wrong with the name,
 // but does not repeat it.
 func canonicalName(name string) (string, error) {
-	name = strings.TrimSuffix(name, ".")
+	name, dot := strings.CutSuffix(name, ".")
 	if !isASCII(name) {
 		if !utf8.ValidString(name) {
 			return "", errors.New("not UTF-8")
@@ -127,7 +131,9 @@ func canonicalName(name string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		name = a
+		if name = a; !dot {
+			name = strings.TrimSuffix(a, ".") // UTS #46 maps U+3002 and its like to it
+		}
 	}
 	name = strings.ToLower(name)
 	switch {

@@ -24,6 +24,10 @@ func TestSTS006_Keys(t *testing.T) {
 		"[IPv6:2001:db8::1]:25":      {Name: "2001:db8::1", Port: 25, HasPort: true, Brackets: true, Literal: true},
 		"192.0.2.1.":                 {Name: "192.0.2.1", Port: 25, Literal: true},
 		"[2001:db8::1]":              {Name: "2001:db8::1", Port: 25, Brackets: true, Literal: true},
+		"k.test。":                    {Name: "k.test", Port: 25}, // U+3002
+		"K.test．:587":                {Name: "k.test", Port: 587, HasPort: true},
+		"[k。test｡]":                  {Name: "k.test", Port: 25, Brackets: true},
+		"１２７.test":                   {Name: "127.test", Port: 25},
 		"_dmarc.ex.test":             {Name: "_dmarc.ex.test", Port: 25},
 		"localhost":                  {Name: "localhost", Port: 25},
 	} {
@@ -37,7 +41,8 @@ func TestSTS006_Keys(t *testing.T) {
 func TestSTS003_STS006_NoDestination(t *testing.T) {
 	for _, in := range []string{"", ".", ".ex.test", ".test", "a..b", "-", "--.test", strings.Repeat("a", 300), strings.Repeat("a", 64) + ".test",
 		"a b.test", "a/b", "/var/run/lmtp", "ex.test:", "ex.test:0", "ex.test:99999", "ex.test:no-such-service", "[ex.test", "[ex.test]x", "[ex.test]25",
-		"ex.test\x00", "\xff\xfe.test", "ex\u200b.test\x01", "user@ex.test", "[]", "[]:25"} {
+		"ex.test\x00", "\xff\xfe.test", "ex\u200b.test\x01", "user@ex.test", "[]", "[]:25",
+		"１２７.0.0.1", "１９２.0.2.1:25", "[１９２.0.2.1]", "192。0。2。1", "192.0.2.1。", "k.test。.", "k.test.。", "k.test。。", "。", "。k.test"} {
 		if k, err := ParseKey(in); !errors.Is(err, ErrNoDestination) {
 			t.Errorf("%q: got %+v, %v", in, k, err)
 		}
@@ -69,7 +74,7 @@ func TestParseKey_SaysWhatIsWrong(t *testing.T) {
 
 // FuzzParseKey: the canonical form is a fixed point, and a name is one that DNS can hold.
 func FuzzParseKey(f *testing.F) {
-	for _, s := range []string{"ex.test", "[ex.test]:587", "[IPv6:::1]:25", "bücher.test:smtp", "a..b", "1.2.3.4:25", "xn--.test", "[::ffff:192.0.2.1]"} {
+	for _, s := range []string{"ex.test", "[ex.test]:587", "[IPv6:::1]:25", "bücher.test:smtp", "a..b", "1.2.3.4:25", "xn--.test", "[::ffff:192.0.2.1]", "１２７.0.0.1", "k。test｡", "k.test.。"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
