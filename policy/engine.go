@@ -35,7 +35,8 @@ const (
 	maxRefreshes = 8
 	// maxPerOrganization bounds the policies kept below one organizational domain.
 	maxPerOrganization = 1000
-	// unknownEvery is how often a map name that does not exist is told.
+	// unknownEvery is how often a map name that does not exist is told, and a key
+	// that is no destination.
 	unknownEvery = time.Minute
 	// ahead of its end, evidence that somebody asks for is gathered anew.
 	ahead = 5 * time.Second
@@ -101,6 +102,7 @@ type Engine struct {
 	born      time.Time      // looked counts from it
 	looked    atomic.Int64   // when lookAround was last called, in nanoseconds
 	looking   sync.Mutex     // one calls it at a time
+	invalid   rate.Sometimes // so may a key that is no destination
 	unknown   rate.Sometimes // a map name that does not exist is asked for with every mail
 
 	flights sync.WaitGroup
@@ -117,7 +119,7 @@ func New(c Config) (*Engine, error) {
 	e := &Engine{
 		resolver: c.Resolver, fetch: c.Fetch, store: c.Store, log: c.Logger,
 		fetches: semaphore.NewWeighted(maxFetches), refreshes: semaphore.NewWeighted(maxRefreshes),
-		loaded: make(chan struct{}), born: time.Now(), unknown: rate.Sometimes{Interval: unknownEvery},
+		loaded: make(chan struct{}), born: time.Now(), unknown: rate.Sometimes{Interval: unknownEvery}, invalid: rate.Sometimes{Interval: unknownEvery},
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
@@ -238,7 +240,9 @@ func (e *Engine) ask(ctx context.Context, dst []byte, kind mapKind, key []byte, 
 	k, err := ParseKey(string(key))
 	if err != nil {
 		if len(key) > 0 && key[0] != '.' { // a leading dot is Postfix's own walk to the parents
-			e.log.Info("answered NOTFOUND without a look-up", "key", printable(key), "reason", err)
+			e.invalid.Do(func() {
+				e.log.Info("answered NOTFOUND without a look-up", "key", printable(key), "reason", err)
+			})
 		}
 		e.metrics.answers.WithLabelValues("NOTFOUND", string(SourceFloor)).Inc()
 		return append(dst, notFound...)

@@ -124,6 +124,21 @@ func TestPFX02_UnknownMap(t *testing.T) {
 	})
 }
 
+// TestSTS006_NoDestinationIsToldOnce a minute: what addresses mail has cannot fill the log.
+func TestSTS006_NoDestinationIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &logged{}
+		w := start(t, "", into(l, nil))
+		defer w.stop()
+		for i := range 1000 {
+			w.want("a..b"+strings.Repeat("c", i%50), "NOTFOUND ")
+		}
+		if lines := l.take("without a look-up"); len(lines) != 1 {
+			t.Errorf("%d lines", len(lines))
+		}
+	})
+}
+
 func TestCMB16_Modes(t *testing.T) {
 	tlsa := "ad _25._tcp.n1.ex.test 300 TLSA 3 1 1 " + strings.Repeat("ab", 32)
 	for _, c := range []struct {
