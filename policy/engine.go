@@ -276,7 +276,14 @@ func (e *Engine) destination(k Key) *destination {
 }
 
 func (e *Engine) domain(name string) *domain {
-	d, _ := e.domains.LoadOrStore(name, func() *domain { return newDomain(name, minutes(time.Now())) })
+	d, _ := e.domains.LoadOrStore(name, func() *domain {
+		now := minutes(time.Now())
+		if d := e.held.get(name); d != nil { // evicted, but its policy is held
+			d.asked.Store(now)
+			return d
+		}
+		return newDomain(name, now)
+	})
 	return d
 }
 

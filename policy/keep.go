@@ -65,10 +65,13 @@ func (h *held) remove(d *domain) {
 }
 
 // holds tells whether d is the domain of its name whose policy is kept.
-func (h *held) holds(d *domain) bool {
+func (h *held) holds(d *domain) bool { return h.get(d.key) == d }
+
+// get returns the domain of a name whose policy is kept, nil without one.
+func (h *held) get(name string) *domain {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.domains[d.key] == d
+	return h.domains[name]
 }
 
 func (h *held) all() []*domain {

@@ -106,10 +106,19 @@ func (e *Engine) known(name string) (*domain, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d := e.domains.GetString(k.Name); d != nil {
+	if d := e.find(k.Name); d != nil {
 		return d, nil
 	}
 	return nil, fmt.Errorf("%w: %s", ErrNotHeld, k.Name)
+}
+
+// find returns the domain of a name, nil without one. One whose policy is held can
+// have been evicted, until the next scan brings it back.
+func (e *Engine) find(name string) *domain {
+	if d := e.domains.GetString(name); d != nil {
+		return d
+	}
+	return e.held.get(name)
 }
 
 // Refresh fetches a domain's policy now, held or not, and looks up afresh what
@@ -176,8 +185,7 @@ func (e *Engine) Flush(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	d := e.domains.GetString(k.Name)
-	if d == nil && !e.unread.Load() {
+	if e.find(k.Name) == nil && !e.unread.Load() {
 		return fmt.Errorf("%w: %s", ErrNotHeld, k.Name)
 	}
 	release, err := e.writer.order.alone(ctx)
@@ -193,8 +201,10 @@ func (e *Engine) Flush(ctx context.Context, name string) error {
 		}
 	}
 	e.forgetMX(k.Name)
-	if d != nil {
-		e.drop(d)
+	for _, d := range []*domain{e.domains.GetString(k.Name), e.held.get(k.Name)} { // two, if one was evicted
+		if d != nil {
+			e.drop(d)
+		}
 	}
 	e.log.Info("forgotten by the operator", "domain", k.Name)
 	return nil
@@ -284,7 +294,7 @@ func (e *Engine) importBatch(ctx context.Context, batch []imported, now time.Tim
 
 // holdsNewer tells whether a policy at least as new as p is held.
 func (e *Engine) holdsNewer(name string, p *policyState, now time.Time) bool {
-	d := e.domains.GetString(name)
+	d := e.find(name)
 	if d == nil {
 		return false
 	}
@@ -295,7 +305,7 @@ func (e *Engine) holdsNewer(name string, p *policyState, now time.Time) bool {
 
 // sawLater tells whether the hint in memory is at least as new as one of that moment.
 func (e *Engine) sawLater(name string, at time.Time) bool {
-	d := e.domains.GetString(name)
+	d := e.find(name)
 	if d == nil {
 		return false
 	}

@@ -172,3 +172,33 @@ func TestRefresh_SaysWhyNothingIsHeld(t *testing.T) {
 		})
 	}
 }
+
+// TestSTS098_FlushOfAnEvictedDomain: a policy is forgotten although a flood evicted
+// its domain, and the scan does not bring it back.
+func TestSTS098_FlushOfAnEvictedDomain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, again := range map[string]bool{"evicted": false, "evicted, and asked for anew": true} {
+			w := start(t, signedZone, nil)
+			w.hosts.set("ex.test", enforceBody)
+			w.want("ex.test", secureReply)
+			w.hosts.set("ex.test", "")
+			w.dns.Set("ad nx _mta-sts.ex.test 300 TXT")
+			w.engine.domains.Delete("ex.test")
+			if _, err := w.engine.Show("ex.test"); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if again {
+				w.want("ex.test", secureReply)
+			}
+			if err := w.engine.Flush(context.Background(), "ex.test"); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			time.Sleep(2 * time.Minute)
+			w.want("ex.test", "NOTFOUND ")
+			if n := len(w.engine.Held()); n != 0 {
+				t.Errorf("%s: %d policies held", name, n)
+			}
+			w.stop()
+		}
+	})
+}

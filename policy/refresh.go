@@ -145,9 +145,20 @@ func (e *Engine) due(d *domain, now time.Time) bool {
 		e.held.remove(d)
 		return false
 	case evicted:
-		e.anchor(d)
+		return e.bringBack(d) && due
 	}
 	return due
+}
+
+// bringBack lets questions find a held domain that was evicted, unless the operator
+// flushed it just now.
+func (e *Engine) bringBack(d *domain) bool {
+	defer e.writer.order.share()()
+	if !e.held.holds(d) {
+		return false
+	}
+	e.anchor(d)
+	return true
 }
 
 // startRefresh fetches a held policy anew under the id of its record, or under the
