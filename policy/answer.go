@@ -90,7 +90,7 @@ func (q *query) conclude(v verdict) {
 }
 
 // mismatch: the enforced policy names none of the mail hosts (CMB-12).
-func (v verdict) mismatch() bool { return v.row == RowMismatch || v.row == RowMismatchD1 }
+func (v verdict) mismatch() bool { return Decision{Row: v.row}.Mismatch() }
 
 // testingWouldFail evaluates the part of a testing policy that can be seen from
 // here, the names of the mail hosts, where these are known anyway (STS-081).

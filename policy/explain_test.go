@@ -156,10 +156,10 @@ func TestExplain(t *testing.T) {
 	})
 }
 
-// TestCMB13_LiveWeakensNothing: evidence whose time is not up outlasts a look-up that
+// TestDANE039_LiveWeakensNothing: evidence whose time is not up outlasts a look-up that
 // fails because an administrator looked, as note 8 of the decision table wants;
 // what the look brings replaces it.
-func TestCMB13_LiveWeakensNothing(t *testing.T) {
+func TestDANE039_LiveWeakensNothing(t *testing.T) {
 	const mx, host, tlsa, txt = "servfail ex.test MX", "servfail n1.ex.test A\nservfail n1.ex.test AAAA", "servfail _25._tcp.n1.ex.test TLSA", "servfail _mta-sts.ex.test TXT"
 	for _, c := range []struct {
 		name, zone, body string

@@ -232,24 +232,6 @@ func (r *Rule) setExempt(t RuleText) *RuleError {
 	return nil
 }
 
-// CheckRules tells which rules a Postfix of that version would reject, with a
-// *RuleError for each. It is for the moment when the version becomes known.
-func CheckRules(rules []Rule, v tlspolicy.Version) []error {
-	var errs []error
-	for i := range rules {
-		r := &rules[i]
-		if r.Exempt != 0 {
-			continue
-		}
-		if _, err := tlspolicy.Parse(r.Level(), v); err != nil {
-			e := levelError(r.Level(), v, err)
-			e.Source = r.Source
-			errs = append(errs, e)
-		}
-	}
-	return errs
-}
-
 // EndOfDay is the midnight that ends a day at a place: the value of Rule.Until
 // for a rule that holds through that day.
 func EndOfDay(year int, month time.Month, day int, loc *time.Location) time.Time {

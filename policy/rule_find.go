@@ -204,20 +204,6 @@ func (rs *Rules) Expired(now time.Time) []*Rule {
 	return rs.where(func(r *Rule) bool { return r.Expired(now) })
 }
 
-// ExpiredFor lists the rules that would be taken into account for the subject if
-// they had not expired, in file order, for those who ask why.
-func (rs *Rules) ExpiredFor(s Subject, now time.Time) []*Rule {
-	return rs.where(func(r *Rule) bool {
-		if !r.Expired(now) {
-			return false
-		}
-		held := r.clone()
-		held.Until, held.Monitor = time.Time{}, false
-		alone, err := NewRules([]Rule{held})
-		return err == nil && alone.Find(s, now).Rule != nil
-	})
-}
-
 func (rs *Rules) where(is func(*Rule) bool) []*Rule {
 	if rs == nil {
 		return nil

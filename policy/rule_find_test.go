@@ -225,18 +225,6 @@ func TestRules_Ends(t *testing.T) {
 	if list := rs.Expired(now); len(list) != 1 || number(list[0]) != "2" {
 		t.Errorf("expired: %v", list)
 	}
-	b := subject(t, "b.example")
-	if list := rs.ExpiredFor(b, now); len(list) != 1 || number(list[0]) != "2" {
-		t.Errorf("expired for b.example: %v", list)
-	}
-	if list := rs.ExpiredFor(a, now); list != nil {
-		t.Errorf("expired for a.example: %v", list)
-	}
-	s := subject(t, "z.example")
-	s.MXKnown, s.MXSecure, s.MX = true, true, []string{"x.c.example"}
-	if list := rs.ExpiredFor(s, now); len(list) != 1 {
-		t.Errorf("expired for z.example by its MX: %v", list)
-	}
 }
 
 func TestRules_NeverReached(t *testing.T) {
@@ -278,7 +266,7 @@ func TestRules_None(t *testing.T) {
 		if f := rs.Find(s, now); f != (Finding{}) {
 			t.Errorf("%+v", f)
 		}
-		if rs.HasMX() || len(rs.All()) != 0 || rs.Warnings() != nil || rs.Expired(now) != nil || rs.ExpiredFor(s, now) != nil || !rs.NextChange(now).IsZero() {
+		if len(rs.All()) != 0 || rs.Warnings() != nil || rs.Expired(now) != nil || !rs.NextChange(now).IsZero() {
 			t.Error("no rules, and yet something")
 		}
 	}

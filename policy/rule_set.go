@@ -181,11 +181,6 @@ func (rs *Rules) All() []Rule {
 	return rs.rules
 }
 
-// HasMX tells whether a rule looks at mail exchangers.
-func (rs *Rules) HasMX() bool {
-	return rs != nil && len(rs.mxRaising)+len(rs.mxLowering)+len(rs.mxMonitored) > 0
-}
-
 // Warnings lists, in file order, the patterns that are never reached because an
 // earlier rule matches first, and keys without effect.
 func (rs *Rules) Warnings() []RuleWarning {

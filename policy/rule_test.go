@@ -179,26 +179,6 @@ func TestRule_ExemptBesideAnotherLevel(t *testing.T) {
 	}
 }
 
-// A version that becomes known later is held against the rules as they were written.
-func TestPFX06_CheckRulesAgainstAnotherVersion(t *testing.T) {
-	rules := []Rule{
-		mustRule(t, "3.10.5", "a.example", "encrypt enable_rpk=yes"),
-		mustRule(t, "", "b.example", "exempt"),
-		mustRule(t, "3.10.5", "c.example", "encrypt { ciphers = high }"),
-		mustRule(t, "", "d.example", "secure"),
-	}
-	if errs := CheckRules(rules, version(t, "3.10.5")); errs != nil {
-		t.Errorf("3.10.5: %v", errs)
-	}
-	errs := CheckRules(rules, version(t, "3.9.0"))
-	if len(errs) != 1 || !strings.Contains(errs[0].Error(), "a.toml:1: rule: level: ") || !strings.Contains(errs[0].Error(), "3.10") {
-		t.Errorf("3.9.0: %v", errs)
-	}
-	if errs := CheckRules(rules, tlspolicy.Version{}); len(errs) != 2 {
-		t.Errorf("unknown: %v", errs)
-	}
-}
-
 func mustRule(t testing.TB, postfix, match, level string) Rule {
 	t.Helper()
 	r, err := ParseRule(RuleText{Match: strings.Fields(match), Level: level, Reason: "because", Source: "a.toml:1"}, version(t, postfix))

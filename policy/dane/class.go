@@ -27,16 +27,6 @@ func (s Status) String() string {
 	return fmt.Sprintf("Status(%d)", uint8(s))
 }
 
-// Reachable says that the host is in set H: it has addresses, or it is not
-// known that it has none.
-func (s Status) Reachable() bool { return s != Unreachable }
-
-// Without says that the host is in set N: definitively without usable TLSA records.
-func (s Status) Without() bool { return s == None || s == Unusable }
-
-// Secure says that the host has secure TLSA records, usable or not.
-func (s Status) Secure() bool { return s == Usable || s == Unusable }
-
 // Status is that of the i-th host of MX.Hosts. A host that was not looked up,
 // or not in time, is Failed (CMB-17).
 func (e Evidence) Status(i int) Status {

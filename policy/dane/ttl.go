@@ -16,24 +16,3 @@ const (
 
 // Clamp brings a TTL into [MinTTL, MaxTTL].
 func Clamp(ttl time.Duration) time.Duration { return min(max(ttl, MinTTL), MaxTTL) }
-
-// TTL is how long the class may be believed: the least TTL of the MX set and
-// of all hosts, clamped; FailureTTL when anything failed. A suspended evidence
-// knows only its MX set; that DANE is suspended is for the caller to see anew
-// each time.
-func (e Evidence) TTL() time.Duration {
-	if e.MX.Err != "" {
-		return FailureTTL
-	}
-	ttl := e.MX.TTL
-	if e.Suspended {
-		return Clamp(ttl)
-	}
-	for i := range e.MX.Hosts {
-		if e.Status(i) == Failed {
-			return FailureTTL
-		}
-		ttl = min(ttl, e.Hosts[i].TTL)
-	}
-	return Clamp(ttl)
-}

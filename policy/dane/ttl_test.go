@@ -64,42 +64,13 @@ func TestDANE039_HostTTL(t *testing.T) {
 	}
 }
 
-func TestDANE039_EvidenceTTL(t *testing.T) {
-	set := func(ttl time.Duration) dane.MXSet {
-		return dane.MXSet{Secure: true, TTL: ttl, Hosts: []dane.Exchanger{{Name: "a"}, {Name: "b"}}}
-	}
-	host := func(ttl time.Duration) *dane.Host { return &dane.Host{Status: dane.None, TTL: ttl} }
-	tests := []struct {
-		name string
-		e    dane.Evidence
-		want time.Duration
-	}{
-		{"MX least", dane.Evidence{MX: set(2 * time.Minute), Hosts: []*dane.Host{host(time.Hour), host(time.Hour)}}, 2 * time.Minute},
-		{"host least", dane.Evidence{MX: set(time.Hour), Hosts: []*dane.Host{host(time.Hour), host(2 * time.Minute)}}, 2 * time.Minute},
-		{"at least 30 s", dane.Evidence{MX: set(time.Hour), Hosts: []*dane.Host{host(0), host(time.Hour)}}, 30 * time.Second},
-		{"at most an hour", dane.Evidence{MX: set(48 * time.Hour), Hosts: []*dane.Host{host(24 * time.Hour), host(24 * time.Hour)}}, time.Hour},
-		{"MX failed", dane.Evidence{MX: dane.MXSet{Err: "SERVFAIL"}}, dane.FailureTTL},
-		{"a host was not looked up", dane.Evidence{MX: set(time.Hour), Hosts: []*dane.Host{host(time.Hour), nil}}, dane.FailureTTL},
-		{"a host failed", dane.Evidence{MX: set(time.Hour), Hosts: []*dane.Host{{}, host(time.Hour)}}, dane.FailureTTL},
-		{"suspended: the hosts take no part", dane.Evidence{Suspended: true, MX: set(2 * time.Minute)}, 2 * time.Minute},
-		{"no hosts", dane.Evidence{MX: dane.MXSet{Secure: true, Null: true, TTL: 10 * time.Minute}}, 10 * time.Minute},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			if got := tt.e.TTL(); got != tt.want {
-				t.Errorf("TTL %v, want %v", got, tt.want)
-			}
-		})
-	}
-}
-
 // TestDANE039_RecordsRemoved: what is asked again after the TTL is the truth of then.
 func TestDANE039_RecordsRemoved(t *testing.T) {
 	dns := newDNS("ad ex.test 300 MX 10 t1.ex.test\nad _25._tcp.t1.ex.test 120 TLSA 3 1 1 " + digest)
 	e := lookup(t, dns, "ex.test")
 	wantClass(t, e, dane.D1)
-	if e.TTL() != 2*time.Minute {
-		t.Errorf("TTL %v", e.TTL())
+	if ttl := e.Hosts[0].TTL; ttl != 2*time.Minute {
+		t.Errorf("TTL %v", ttl)
 	}
 	dns.Set("ad nx _25._tcp.t1.ex.test 60 TLSA")
 	wantClass(t, lookup(t, dns, "ex.test"), dane.D0)

@@ -61,13 +61,8 @@ func (p Policy) Match(host string) bool {
 	return false
 }
 
-// MatchPattern tells whether a pattern allows the mail host, RFC 8461 §4.1:
-// equal names, or, for "*.domain", a name with exactly one more label. Case and
-// one trailing dot do not count. Names are compared as A-labels.
-func MatchPattern(pattern, host string) bool {
-	return matchBare(bareName(pattern), bareName(host))
-}
-
+// matchBare tells whether a pattern allows a mail host, RFC 8461 §4.1: equal names,
+// or, for "*.domain", a name with exactly one more label. Both are bare A-labels.
 func matchBare(pattern, host string) bool {
 	if host == "" || strings.HasPrefix(host, ".") {
 		return false
