@@ -31,6 +31,8 @@ type postfixWatch struct {
 	again    context.CancelFunc // ends the watch of a reader that was replaced
 	snapshot *conf.Snapshot
 	seen     map[tlspolicy.Version]time.Time // versions and when they were last there
+	forget   *time.Timer                     // for the moment at which one of them no longer counts
+	ended    bool                            // nothing is to be told any more
 	told     map[string]bool                 // problems that the log has
 	absent   bool                            // the log has it that there is no Postfix
 }
@@ -71,6 +73,7 @@ func (w *postfixWatch) read(ctx context.Context) {
 
 // run follows changes until ctx ends.
 func (w *postfixWatch) run(ctx context.Context) {
+	defer w.end()
 	for ctx.Err() == nil {
 		watching, again := context.WithCancel(ctx)
 		w.mu.Lock()
@@ -107,13 +110,53 @@ func (w *postfixWatch) take(s *conf.Snapshot, err error) {
 		w.absent = false
 	}
 	w.mu.Lock()
+	w.stamp() // the version that goes was there until now, however long ago it was read
 	w.snapshot = s
-	if s != nil && len(s.Ours()) > 0 && s.Version.Known {
-		w.seen[s.Version] = time.Now()
-	}
+	w.stamp()
 	w.mu.Unlock()
 	w.tellProblems()
-	w.d.engine.SetPostfix(w.known())
+	w.reckon()
+}
+
+// stamp notes that the snapshot's version is there now. w.mu is held.
+func (w *postfixWatch) stamp() {
+	if v := w.current(); v.Known {
+		w.seen[v] = time.Now()
+	}
+}
+
+// reckon tells the engine what is known, and again when a version has not been
+// seen for so long that it no longer counts.
+func (w *postfixWatch) reckon() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.d.engine.SetPostfix(w.reckoned())
+	if w.forget != nil {
+		w.forget.Stop()
+		w.forget = nil
+	}
+	if w.ended {
+		return
+	}
+	var next time.Time
+	for v, at := range w.seen {
+		if end := at.Add(versionMemory); v != w.current() && (next.IsZero() || end.Before(next)) {
+			next = end
+		}
+	}
+	if !next.IsZero() {
+		w.forget = time.AfterFunc(time.Until(next), w.reckon)
+	}
+}
+
+// end lets go of the timer.
+func (w *postfixWatch) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	if w.forget != nil {
+		w.forget.Stop()
+	}
 }
 
 // problems are those of the last snapshot.
@@ -191,6 +234,11 @@ func (w *postfixWatch) warnings() []string {
 func (w *postfixWatch) known() policy.Postfix {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.reckoned()
+}
+
+// reckoned is known with w.mu held.
+func (w *postfixWatch) reckoned() policy.Postfix {
 	var p policy.Postfix
 	if s := w.snapshot; s != nil && len(s.Ours()) > 0 {
 		p = policy.Postfix{Main: mainLevel(s), IgnoresPatterns: !s.EnforcesSTSPatterns(), NoRoots: !s.HasRoots(), NoDANE: !s.DANEAble()}
@@ -206,7 +254,7 @@ func (w *postfixWatch) version() tlspolicy.Version {
 	}
 	var lowest tlspolicy.Version
 	for v, at := range w.seen {
-		if time.Since(at) > versionMemory && v != w.snapshotVersion() {
+		if time.Since(at) >= versionMemory && v != w.current() {
 			delete(w.seen, v)
 			continue
 		}
@@ -217,8 +265,9 @@ func (w *postfixWatch) version() tlspolicy.Version {
 	return lowest
 }
 
-func (w *postfixWatch) snapshotVersion() tlspolicy.Version {
-	if w.snapshot == nil {
+// current is the version of the Postfix that asks us now, unknown without one.
+func (w *postfixWatch) current() tlspolicy.Version {
+	if w.snapshot == nil || len(w.snapshot.Ours()) == 0 {
 		return tlspolicy.Version{}
 	}
 	return w.snapshot.Version

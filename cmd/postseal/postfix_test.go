@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/postseal/postseal/cache"
+	"github.com/postseal/postseal/internal/postfix/conf"
+	"github.com/postseal/postseal/internal/postfix/tlspolicy"
+	"github.com/postseal/postseal/internal/resolver/resolvertest"
+	"github.com/postseal/postseal/policy"
+	"github.com/postseal/postseal/policy/mtasts"
+)
+
+// standing is resolvertest.DNS with the rest of what an engine asks of a resolver.
+type standing struct {
+	*resolvertest.DNS
+	ready func(context.Context)
+}
+
+func (s standing) Suspended() (bool, string) { return false, "" }
+
+func (s standing) Ready(ctx context.Context) {
+	if s.ready != nil {
+		s.ready(ctx)
+	}
+}
+
+// testDaemon is a daemon with an engine on the built-in defaults, not running.
+func testDaemon(t *testing.T, dns policy.Resolver) *daemon {
+	t.Helper()
+	d := &daemon{log: slog.New(slog.DiscardHandler)}
+	d.sockets = &sockets{d: d, open: map[string]*socket{}}
+	d.cfg.Store(&Config{})
+	var err error
+	d.engine, err = policy.New(policy.Config{
+		Resolver: dns, Store: cache.NewVolatile(nil), Logger: d.log,
+		Fetch: func(context.Context, string) (mtasts.Fetched, error) { return mtasts.Fetched{}, mtasts.ErrNoAddress },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// asking is a Postfix of that version, one service of which asks us.
+func asking(version string) *conf.Snapshot {
+	v, err := tlspolicy.ParseVersion(version)
+	if err != nil {
+		panic(err)
+	}
+	return &conf.Snapshot{Version: v, Services: []*conf.Service{{Name: "smtp", Type: "unix", Command: "smtp", UsesOurMap: true}}}
+}
+
+// The lowest version of the last 24 hours counts: after an upgrade processes of
+// the old one are still running, however long ago its files were read; and a day
+// later it counts no more, without anybody touching a file.
+func TestPFX23_LowestOfADay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := testDaemon(t, standing{DNS: &resolvertest.DNS{}})
+		w := newPostfixWatch(d)
+		d.postfix = w
+		defer w.end()
+		expect := func(when, want string) {
+			t.Helper()
+			synctest.Wait()
+			x, err := d.engine.Explain(t.Context(), "[192.0.2.1]", false)
+			if err != nil || x.Postfix != want {
+				t.Errorf("%s: the engine knows %q, want %q (%v)", when, x.Postfix, want, err)
+			}
+		}
+		w.take(asking("3.7.11"), nil)
+		expect("at the start", "3.7.11")
+		time.Sleep(9 * 24 * time.Hour)
+		expect("after days without a change", "3.7.11")
+		w.take(asking("3.11.7"), nil)
+		expect("after the upgrade", "3.7.11")
+		time.Sleep(versionMemory - time.Second)
+		expect("nearly a day later", "3.7.11")
+		time.Sleep(time.Second)
+		expect("a day later", "3.11.7")
+
+		w.take(asking("3.10.13"), nil)
+		expect("a fall acts at once", "3.10.13")
+		time.Sleep(time.Hour)
+		w.take(nil, conf.ErrNoPostfix)
+		expect("nobody asks any more", "3.10.13")
+		time.Sleep(versionMemory)
+		expect("nobody has asked for a day", "")
+	})
+}
+
+// Two upgrades in a day: each version is forgotten in its own time.
+func TestPFX23_TwoUpgrades(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := testDaemon(t, standing{DNS: &resolvertest.DNS{}})
+		w := newPostfixWatch(d)
+		defer w.end()
+		for _, v := range []string{"3.7.11", "3.10.13", "3.11.7"} {
+			w.take(asking(v), nil)
+			time.Sleep(10 * time.Hour)
+		}
+		for _, want := range []string{"3.10.13", "3.11.7"} { // 20 h after 3.7.11 went, 10 h after 3.10.13
+			time.Sleep(4*time.Hour + time.Second)
+			synctest.Wait()
+			if got := w.known().Version.String(); got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+			time.Sleep(6 * time.Hour)
+		}
+	})
+}
