@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -39,6 +38,7 @@ type daemon struct {
 	resolver  *resolver.Resolver
 	fetcher   atomic.Pointer[mtasts.Fetcher]
 	engine    *policy.Engine
+	gate      *gate
 	socketmap *socketmap.Server
 	sockets   *sockets
 	postfix   *postfixWatch
@@ -86,7 +86,8 @@ func newDaemon(ctx context.Context, opts *globalOptions, logger *slog.Logger) (*
 	if err != nil {
 		return nil, errors.Join(err, d.store.Close())
 	}
-	d.socketmap = &socketmap.Server{Handler: d.engine, Drain: cfg.Socketmap.Drain, Logger: logger}
+	d.gate = newGate(d.engine, func() time.Duration { return d.config().TLSPolicy.Deadline })
+	d.socketmap = &socketmap.Server{Handler: d.gate, Drain: cfg.Socketmap.Drain, Logger: logger}
 	if d.socketmap.Drain == 0 {
 		d.socketmap.Drain = -1 // zero would be the default
 	}
@@ -173,6 +174,7 @@ func (d *daemon) run(ctx context.Context) error {
 	d.postfix.read(life)
 	work.Go(func() { d.tell("engine", d.engine.Run(life)) })
 	work.Go(func() { d.postfix.run(life) })
+	work.Go(func() { d.settle(life, d.resolver.Ready) })
 	d.reloading.Lock()
 	err := d.listen(ctx, d.config())
 	d.reloading.Unlock()
@@ -222,25 +224,13 @@ func (d *daemon) listen(ctx context.Context, c *Config) error {
 	if c.Control.Listen != "" {
 		commands.Listen = []string{c.Control.Listen}
 	}
-	if err := d.sockets.apply(ctx, service{name: "socketmap", required: true, serve: d.serveSocketmap}, places(c.Socketmap.ListenConfig)); err != nil {
+	if err := d.sockets.apply(ctx, service{name: "socketmap", required: true, serve: d.socketmap.Serve}, places(c.Socketmap.ListenConfig)); err != nil {
 		return err
 	}
 	return errors.Join(
 		d.sockets.apply(ctx, service{name: "http", serve: serveHTTP(d.httpHandler())}, places(c.HTTP)),
 		d.sockets.apply(ctx, service{name: "control", serve: serveHTTP((&control{d}).handler())}, places(commands)),
 	)
-}
-
-// settle is how long the first questions wait until it is known whether the
-// resolver validates; they wait in the backlog, not refused.
-const settle = 2 * time.Second
-
-func (d *daemon) serveSocketmap(ctx context.Context, l net.Listener) error {
-	settled, cancel := context.WithTimeout(ctx, settle)
-	d.resolver.Ready(settled)
-	cancel()
-	d.engine.SetPostfix(d.postfix.known()) // decides anew, with what is known now
-	return d.socketmap.Serve(ctx, l)
 }
 
 func (d *daemon) httpHandler() http.Handler {
