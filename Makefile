@@ -29,7 +29,7 @@ test:
 	$(MAKE) lint unit fuzz e2e
 
 unit:
-	$(GO) test -race -shuffle=on -timeout 10m $$($(GO) list ./... | grep -v /e2e)
+	$(GO) test -race -shuffle=on -timeout 25m $$($(GO) list ./... | grep -v /e2e)
 
 # go.mod must be tidy. Whether go.sum is whole is for the build to say: what tidy would add to it are sums of the
 # tests of other modules, and a proxy may not have all of those.

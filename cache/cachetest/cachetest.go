@@ -18,9 +18,10 @@ import (
 // patience is how long a test waits for what must happen.
 const patience = 30 * time.Second
 
-// Run holds the stores that open makes to the contract. Each call of open makes
-// an empty Store, which Run closes. A durable Store also gives reopen, which opens
-// the records of the Store that the last open made once more, after a Close.
+// Run holds the stores that open makes to the contract, several at once. The call
+// of open by each test makes an empty Store, which Run closes. A durable Store also
+// gives reopen, which opens the records of the Store that open made for the same
+// test once more, after a Close.
 func Run(t *testing.T, open func(*testing.T) cache.Store, reopen ...func(*testing.T) cache.Store) {
 	tests := []struct {
 		name string
@@ -49,6 +50,7 @@ func Run(t *testing.T, open func(*testing.T) cache.Store, reopen ...func(*testin
 	}
 	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			s := open(t)
 			t.Cleanup(func() { closeOnce(t, s) })
 			c.test(t, s)

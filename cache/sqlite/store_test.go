@@ -10,11 +10,9 @@ import (
 )
 
 func TestStoreKeepsTheContract(t *testing.T) {
-	var path string
-	cachetest.Run(t, func(t *testing.T) cache.Store {
-		path = filepath.Join(t.TempDir(), "postseal.db")
-		return open(t, path)
-	}, func(t *testing.T) cache.Store { return open(t, path) })
+	dir := t.TempDir()
+	ofThisTest := func(t *testing.T) cache.Store { return open(t, filepath.Join(dir, filepath.Base(t.Name())+".db")) }
+	cachetest.Run(t, ofThisTest, ofThisTest)
 }
 
 func open(t testing.TB, path string) *sqlite.Store {
