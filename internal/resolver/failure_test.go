@@ -337,18 +337,26 @@ func TestQuestionsUnderWayAreBounded(t *testing.T) {
 	}
 }
 
-// A server that has failed goes behind its equals; one that keeps silent goes
-// behind all, but one question at a time still finds out whether it is back.
+// A server that has failed goes behind its equals for some seconds; one that keeps
+// silent goes behind all, but one question at a time still finds out whether it is
+// back.
 func TestServersThatFailGoBehind(t *testing.T) {
-	bad, good := serve(t, func(q *query) *dns.Msg { return q.Fail(dns.RcodeServerFailure) }), serve(t, found)
-	r := ask(t, bad, good)
-	for range 5 {
-		if _, err := r.A(t.Context(), "ex.test"); err != nil {
-			t.Fatal(err)
+	const briefly = 4 * time.Second // less than it stays behind
+	for began := time.Now(); ; began = time.Now() {
+		bad, good := serve(t, func(q *query) *dns.Msg { return q.Fail(dns.RcodeServerFailure) }), serve(t, found)
+		r := start(t, resolver.Config{Servers: addresses([]*resolvertest.Server{bad, good}), Timeout: time.Minute}, false)
+		for range 5 {
+			if _, err := r.A(t.Context(), "ex.test"); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	if bad.Count() != 1 || good.Count() != 5 {
-		t.Errorf("asked %d and %d times", bad.Count(), good.Count())
+		if time.Since(began) > briefly {
+			continue // a slow machine: it may have taken its place again meanwhile
+		}
+		if bad.Count() != 1 || good.Count() != 5 {
+			t.Errorf("asked %d and %d times", bad.Count(), good.Count())
+		}
+		return
 	}
 }
 
@@ -376,7 +384,7 @@ func TestDANE004_SilentValidatingServerIsWaitedForThenPassedOver(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	s := zone(t, "ad ex.test 60 A 192.0.2.1\nservfail ex.test MX\nad . 60 NS a.root.test")
-	r := start(t, resolver.Config{Servers: []string{s.Addr()}, Registerer: reg, Probe: "ns:."}, false)
+	r := start(t, resolver.Config{Servers: []string{s.Addr()}, Registerer: reg, Probe: "ns:.", Timeout: time.Minute}, false)
 	if _, err := r.A(t.Context(), "ex.test"); err != nil {
 		t.Fatal(err)
 	}

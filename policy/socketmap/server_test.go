@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -52,14 +53,20 @@ func dial(t testing.TB, addr net.Addr) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	renew(c)
 	return c
 }
+
+// patience is how long a test waits for one thing that must happen.
+const patience = 2 * time.Minute
+
+func renew(c net.Conn) { c.SetDeadline(time.Now().Add(patience)) }
 
 func netstring(s string) string { return string(socketmap.AppendNetstring(nil, s)) }
 
 func expect(t testing.TB, c net.Conn, want string) {
 	t.Helper()
+	renew(c)
 	got := make([]byte, len(want))
 	if n, err := io.ReadFull(c, got); err != nil || string(got) != want {
 		t.Fatalf("got %q, %v, want %q", got[:n], err, want)
@@ -68,6 +75,7 @@ func expect(t testing.TB, c net.Conn, want string) {
 
 func send(t testing.TB, c net.Conn, s string) {
 	t.Helper()
+	renew(c)
 	if _, err := io.WriteString(c, s); err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +197,7 @@ func TestSlowReaderIsCut(t *testing.T) {
 
 func waitFor(t testing.TB, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("waited in vain")
 		}
@@ -262,12 +270,17 @@ func askOnce(addr net.Addr) error {
 // TestHalfRequestCostsLittle: at most 1 kB more than an idle connection, whatever
 // length it announces.
 func TestHalfRequestCostsLittle(t *testing.T) {
-	s := &socketmap.Server{Handler: parrot}
-	addr := start(t, s)
 	const n = 400
-	heap := func(want int) int {
-		waitFor(t, func() bool { return s.Conns() == want })
-		time.Sleep(50 * time.Millisecond) // until the server has read what was sent
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := &readers{Listener: l}
+	s := &socketmap.Server{Handler: parrot}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(context.Background(), seen) }()
+	heap := func(received int) int {
+		waitFor(t, func() bool { return seen.received.Load() == int64(received) && seen.waiting.Load() == n })
 		var m runtime.MemStats
 		runtime.GC()
 		runtime.GC()
@@ -276,17 +289,50 @@ func TestHalfRequestCostsLittle(t *testing.T) {
 	}
 	conns := make([]net.Conn, n)
 	for i := range conns {
-		conns[i] = dial(t, addr)
+		conns[i] = dial(t, l.Addr())
 	}
-	before := heap(n)
+	before := heap(0)
+	half := "9999:m " + strings.Repeat("x", 600)
 	for _, c := range conns {
-		send(t, c, "9999:m "+strings.Repeat("x", 600))
+		send(t, c, half)
 	}
-	after := heap(n)
+	after := heap(n * len(half))
 	if per := (after - before) / n; per > 1024+200 { // 200: the measurement
 		t.Errorf("a half-sent request costs %d bytes more than an idle connection", per)
 	}
 	runtime.KeepAlive(conns)
+	s.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// readers tell what their connections have received, and how many of them wait
+// for more.
+type readers struct {
+	net.Listener
+	received, waiting atomic.Int64
+}
+
+func (r *readers) Accept() (net.Conn, error) {
+	c, err := r.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return reader{c, r}, nil
+}
+
+type reader struct {
+	net.Conn
+	all *readers
+}
+
+func (r reader) Read(b []byte) (int, error) {
+	r.all.waiting.Add(1)
+	n, err := r.Conn.Read(b)
+	r.all.waiting.Add(-1)
+	r.all.received.Add(int64(n))
+	return n, err
 }
 
 func TestKeepAliveIsOn(t *testing.T) {
