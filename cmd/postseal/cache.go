@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -127,15 +128,47 @@ func cacheRefresh(opts *globalOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "refresh DOMAIN",
 		Short: "Fetch a domain's policy now",
-		Args:  cobra.ExactArgs(1),
+		Long: `Fetch a domain's policy now. When that fails it exits 1 and says why; a policy that
+is held stays in force until it expires.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var h policy.HeldPolicy
-			if err := opts.daemonCall(cmd.Context(), http.MethodPost, "/policies/"+url.PathEscape(args[0])+"/refresh", nil, &h); err != nil {
+			q, err := keyQuery(args[0])
+			if err != nil {
 				return err
 			}
-			return showHeld(cmd.OutOrStdout(), h, opts.json)
+			var h policy.HeldPolicy
+			began := time.Now()
+			err = opts.change(cmd.Context(), http.MethodPost, "/policy/refresh", q, nil, &h, func(e *policy.Engine) (err error) {
+				h, err = e.Refresh(cmd.Context(), args[0])
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return showRefreshed(cmd.OutOrStdout(), h, began, opts.json)
 		},
 	}
+}
+
+// showRefreshed shows a policy that was fetched after began. One that was fetched
+// earlier is what is left when the fetch has failed.
+func showRefreshed(w io.Writer, h policy.HeldPolicy, began time.Time, asJSON bool) error {
+	failed := h.FetchedAt.Before(began)
+	if asJSON || !failed {
+		if err := showHeld(w, h, asJSON); err != nil || !failed {
+			return err
+		}
+	}
+	return &exitError{exitFindings, fmt.Errorf("%s: the policy could not be fetched: %s\npostseal: the one held (mode %s, id %s, fetched %s ago) stays until %s, for %s",
+		h.Domain, cmp.Or(h.Error, "too many fetches are under way"), h.Mode, h.ID, span(time.Since(h.FetchedAt)), h.ExpiresAt.Format(time.RFC3339), span(time.Until(h.ExpiresAt)))}
+}
+
+// keyQuery carries a key to the daemon, if it is one.
+func keyQuery(text string) (url.Values, error) {
+	if _, err := policy.ParseKey(text); err != nil {
+		return nil, fmt.Errorf("%.100q: %w", text, err)
+	}
+	return url.Values{"key": {text}}, nil
 }
 
 func cacheFlush(opts *globalOptions) *cobra.Command {
@@ -146,7 +179,10 @@ func cacheFlush(opts *globalOptions) *cobra.Command {
 expires: forget it only when it was planted or published by mistake.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			err := opts.daemonCall(cmd.Context(), http.MethodDelete, "/policies/"+url.PathEscape(args[0]), nil, nil)
+			q, err := keyQuery(args[0])
+			if err == nil {
+				err = opts.change(cmd.Context(), http.MethodDelete, "/policy", q, nil, nil, func(e *policy.Engine) error { return e.Flush(cmd.Context(), args[0]) })
+			}
 			if opts.json {
 				if e := printJSON(cmd.OutOrStdout(), outcome{err == nil, errorTexts(err)}); e != nil {
 					return e
@@ -272,7 +308,11 @@ func cacheImport(opts *globalOptions) *cobra.Command {
 				return fmt.Errorf("%s: not what 'postseal cache export --json' writes, a list of policies", args[0])
 			}
 			var result struct{ Imported int }
-			if err := opts.daemonCall(cmd.Context(), http.MethodPost, "/policies", bytes.NewReader(text), &result); err != nil {
+			err = opts.change(cmd.Context(), http.MethodPost, "/policies", nil, bytes.NewReader(text), &result, func(e *policy.Engine) (err error) {
+				result.Imported, err = e.Import(cmd.Context(), all)
+				return err
+			})
+			if err != nil {
 				return err
 			}
 			if opts.json {

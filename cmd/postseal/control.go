@@ -38,9 +38,9 @@ func (c *control) handler() http.Handler {
 	mux.HandleFunc("GET /policies", c.policies)
 	mux.HandleFunc("GET /static-map", c.staticMap)
 	mux.HandleFunc("POST /policies", c.importPolicies)
-	mux.HandleFunc("GET /policies/{domain}", c.show)
-	mux.HandleFunc("POST /policies/{domain}/refresh", c.refresh)
-	mux.HandleFunc("DELETE /policies/{domain}", c.flush)
+	mux.HandleFunc("GET /policy", c.show)
+	mux.HandleFunc("POST /policy/refresh", c.refresh)
+	mux.HandleFunc("DELETE /policy", c.flush)
 	return mux
 }
 
@@ -115,17 +115,17 @@ func (c *control) importPolicies(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *control) show(w http.ResponseWriter, r *http.Request) {
-	h, err := c.daemon.engine.Show(r.PathValue("domain"))
+	h, err := c.daemon.engine.Show(r.FormValue("key"))
 	answer(w, h, err)
 }
 
 func (c *control) refresh(w http.ResponseWriter, r *http.Request) {
-	h, err := c.daemon.engine.Refresh(r.Context(), r.PathValue("domain"))
+	h, err := c.daemon.engine.Refresh(r.Context(), r.FormValue("key"))
 	answer(w, h, err)
 }
 
 func (c *control) flush(w http.ResponseWriter, r *http.Request) {
-	err := c.daemon.engine.Flush(r.Context(), r.PathValue("domain"))
+	err := c.daemon.engine.Flush(r.Context(), r.FormValue("key"))
 	answer(w, struct{}{}, err)
 }
 
@@ -161,6 +161,7 @@ func (c *controlClient) call(ctx context.Context, method, path string, query url
 	if c.path == "" {
 		return errNoDaemon
 	}
+	// What a key holds would have to be escaped in a path: it goes into the query.
 	target := url.URL{Scheme: "http", Host: "control", Path: path, RawQuery: query.Encode()}
 	req, err := http.NewRequestWithContext(ctx, method, target.String(), body)
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/postseal/postseal/cache"
 	"github.com/postseal/postseal/cache/sqlite"
-	"github.com/postseal/postseal/internal/resolver"
 	"github.com/postseal/postseal/policy"
 )
 
@@ -100,42 +98,24 @@ func explainer(ctx context.Context, opts *globalOptions) (askFunc, func(), error
 	return ownExplainer(ctx, cfg)
 }
 
-// ownExplainer makes an engine from the configuration and, where it can be read,
-// the store that the daemon left.
+// ownExplainer asks an engine made from the configuration and, where it can be
+// read, the store that the daemon left.
 func ownExplainer(ctx context.Context, cfg *Config) (askFunc, func(), error) {
-	quiet := slog.New(slog.DiscardHandler)
-	d := &daemon{log: quiet}
-	d.cfg.Store(cfg)
-	d.sockets = &sockets{d: d}
-	r, err := resolver.New(d.resolverConfig(cfg))
-	if err != nil {
-		return nil, nil, err
-	}
-	fetcher, err := newFetcher(cfg, r, quiet)
-	if err != nil {
-		return nil, nil, err
-	}
 	var store cache.Store = cache.NewVolatile(nil)
-	if s, err := sqlite.OpenReadOnly(ctx, sqlite.Config{Path: cfg.Cache.Path, Logger: quiet}); err == nil {
+	if s, err := sqlite.OpenReadOnly(ctx, sqlite.Config{Path: cfg.Cache.Path}); err == nil {
 		store = s
 	}
-	d.engine, err = policy.New(policy.Config{Resolver: r, Fetch: fetcher.Fetch, Store: store, Settings: engineSettings(cfg), Logger: quiet})
+	d, done, err := alone(ctx, cfg, store)
 	if err != nil {
 		return nil, nil, err
 	}
-	d.postfix = newPostfixWatch(d)
-	d.postfix.read(ctx)
-	life, end := context.WithCancel(ctx)
-	stopped := make(chan struct{}, 2)
-	go func() { _ = r.Run(life); stopped <- struct{}{} }()
-	r.Ready(ctx)
-	go func() { _ = d.engine.Run(life); stopped <- struct{}{} }()
+	d.resolver.Ready(ctx)
 	ask := func(ctx context.Context, key string, live bool) (policy.Explanation, error) {
 		x, err := d.explain(ctx, key, live)
 		x.Warnings = append(x.Warnings, "no daemon is running: this is what it would answer; start it with: postseal serve")
 		return x, err
 	}
-	return ask, func() { end(); <-stopped; <-stopped; _ = store.Close() }, nil
+	return ask, func() { _ = done() }, nil
 }
 
 // page writes text and remembers the first error.

@@ -54,9 +54,8 @@ func TestCommands_NoDaemon(t *testing.T) {
 	}
 	nobody := "no daemon is running (nobody listens on " + dir + "/control.sock); start it with: postseal serve"
 	for line, want := range map[string]string{
-		"reload":                  nobody,
-		"healthcheck":             nobody,
-		"cache flush example.com": nobody,
+		"reload":      nobody,
+		"healthcheck": nobody,
 		"cache list": "no daemon is running, and there is no " + dir + "/postseal.db; " +
 			"start one with: postseal serve, or run this as its user and with its --config",
 	} {

@@ -1,50 +1,14 @@
 package main
 
 import (
-	"context"
-	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/postseal/postseal/cache"
 	"github.com/postseal/postseal/internal/postfix/conf"
 	"github.com/postseal/postseal/internal/postfix/tlspolicy"
 	"github.com/postseal/postseal/internal/resolver/resolvertest"
-	"github.com/postseal/postseal/policy"
-	"github.com/postseal/postseal/policy/mtasts"
 )
-
-// standing is resolvertest.DNS with the rest of what an engine asks of a resolver.
-type standing struct {
-	*resolvertest.DNS
-	ready func(context.Context)
-}
-
-func (s standing) Suspended() (bool, string) { return false, "" }
-
-func (s standing) Ready(ctx context.Context) {
-	if s.ready != nil {
-		s.ready(ctx)
-	}
-}
-
-// testDaemon is a daemon with an engine on the built-in defaults, not running.
-func testDaemon(t *testing.T, dns policy.Resolver) *daemon {
-	t.Helper()
-	d := &daemon{log: slog.New(slog.DiscardHandler)}
-	d.sockets = &sockets{d: d, open: map[string]*socket{}}
-	d.cfg.Store(&Config{})
-	var err error
-	d.engine, err = policy.New(policy.Config{
-		Resolver: dns, Store: cache.NewVolatile(nil), Logger: d.log,
-		Fetch: func(context.Context, string) (mtasts.Fetched, error) { return mtasts.Fetched{}, mtasts.ErrNoAddress },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
-}
 
 // asking is a Postfix of that version, one service of which asks us.
 func asking(version string) *conf.Snapshot {
