@@ -66,7 +66,7 @@ func listenError(a Address, err error) error {
 
 func listenUnix(ctx context.Context, spec Spec) (net.Listener, error) {
 	path := spec.Address.Address
-	gid, err := groupID(spec.Group)
+	gid, err := GroupID(spec.Group)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrListen, spec.Address, err)
 	}
@@ -109,8 +109,9 @@ func dress(path string, mode os.FileMode, gid int) error {
 	return os.Chmod(path, mode.Perm())
 }
 
-// groupID returns the number of a group, -1 for the empty one.
-func groupID(group string) (int, error) {
+// GroupID returns the number of a group of this machine, given by name or number,
+// and -1 for the empty one.
+func GroupID(group string) (int, error) {
 	if group == "" {
 		return -1, nil
 	}

@@ -4,9 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/spf13/cobra"
+
+	"github.com/postseal/postseal/systemd"
 )
 
 // newConfigCommand builds `postseal config`. An error it returns is exit 2.
@@ -50,6 +54,9 @@ type configReport struct {
 
 func checkConfig(opts *globalOptions, out, errOut io.Writer) error {
 	c, warnings, err := loadConfig(opts.configPath, opts.configSet)
+	if err == nil {
+		err = c.checkGroups()
+	}
 	if opts.json {
 		report := configReport{OK: err == nil, Warnings: append([]warning{}, warnings...), Errors: errorTexts(err)}
 		if c != nil {
@@ -70,6 +77,31 @@ func checkConfig(opts *globalOptions, out, errOut io.Writer) error {
 	}
 	_, err = fmt.Fprintf(out, "%s: fine, %d rules\n", c.Path, len(c.Rules.All()))
 	return err
+}
+
+// checkGroups tells the unix sockets that could not be opened because their group
+// is not known on this machine. It is no part of reading: a configuration may be
+// shown and compared where it is not used.
+func (c *Config) checkGroups() error {
+	groups := map[string]string{"socketmap": c.Socketmap.UnixGroup, "delegation": c.Delegation.UnixGroup,
+		"milter": c.Milter.UnixGroup, "control": c.Control.UnixGroup}
+	var errs []error
+	for _, l := range c.listening() {
+		if !slices.ContainsFunc(l.listen, func(a string) bool { return strings.HasPrefix(a, "unix:") }) {
+			continue // what has no file has no group
+		}
+		if _, err := systemd.GroupID(groups[l.name]); err != nil {
+			way, line := l.name+".unix_group", 0
+			if d, err := readDocument(c.Path); err == nil {
+				line = d.line(way)
+			}
+			errs = append(errs, &configError{c.Path, line, way, err.Error()})
+		}
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	return badConfig{errors.Join(errs...)}
 }
 
 func showConfig(opts *globalOptions, out, errOut io.Writer) error {

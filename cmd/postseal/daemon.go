@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -301,6 +302,11 @@ func (d *daemon) alive() bool {
 
 // explain answers `postseal explain`.
 func (d *daemon) explain(ctx context.Context, key string, live bool) (policy.Explanation, error) {
+	if domain, ok := strings.CutPrefix(key, "."); ok {
+		if _, err := policy.ParseKey(domain); err == nil {
+			return explainParent(key), nil
+		}
+	}
 	x, err := d.engine.Explain(ctx, key, live)
 	if err == nil {
 		x.Warnings = append(x.Warnings, d.postfix.warnings()...)

@@ -118,6 +118,21 @@ func ownExplainer(ctx context.Context, cfg *Config) (askFunc, func(), error) {
 	return ask, func() { _ = done() }, nil
 }
 
+// explainParent is for ".example.com", which Postfix asks for on its own walk to a
+// domain's parents: it never gets an answer (STS-003).
+func explainParent(key string) policy.Explanation {
+	x := policy.Explanation{
+		Key: key, Level: "NOTFOUND", Source: policy.SourceFloor, Row: policy.RowNotNeeded, Replies: map[string]string{}, At: time.Now().UTC(),
+		STS:      policy.STSExplanation{State: "off", MX: []string{}, Notes: []string{}},
+		DANE:     policy.DANEExplanation{Class: "DX", Error: "not looked up", Hosts: []policy.HostExplanation{}},
+		Warnings: []string{"Postfix asks for the parents of a domain as well; the answer is always NOTFOUND, because any other would hold for every domain below"},
+	}
+	for _, name := range policy.MapNames {
+		x.Replies[name] = "NOTFOUND "
+	}
+	return x
+}
+
 // page writes text and remembers the first error.
 type page struct {
 	w   io.Writer

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
@@ -28,6 +30,28 @@ func TestWriteExplanation_Empty(t *testing.T) {
 			if strings.Contains(got, word) {
 				t.Errorf("%s: %q without anything behind it:\n%s", key, word, got)
 			}
+		}
+	}
+}
+
+// What Postfix asks for on its walk to the parents is explained, as what it is;
+// so are addresses; what is no destination is a failure.
+func TestExplain_ParentsAndAddresses(t *testing.T) {
+	config, _ := worldWithoutDaemon(t)
+	for _, key := range []string{".e0.test", ".test", ".xn--bcher-kva.test", "192.0.2.1", "[192.0.2.1]:25", "[IPv6:2001:db8::1]:587", "2001:db8::1"} {
+		out, err := typed(t, "explain", key, "--json", "--config", config)
+		var x policy.Explanation
+		if e := json.Unmarshal([]byte(out), &x); e != nil || err != nil || x.Level != "NOTFOUND" || x.Replies["postseal"] != "NOTFOUND " || len(x.Replies) != len(policy.MapNames) {
+			t.Errorf("%s: %v, %v, %s", key, e, err, out)
+		}
+		parent := strings.HasPrefix(key, ".")
+		if text, err := typed(t, "explain", key, "--config", config); err != nil || strings.Contains(text, "parents of a domain") != parent {
+			t.Errorf("%s: %v, %s", key, err, text)
+		}
+	}
+	for _, key := range []string{".", "..", "..test", ".a..test"} {
+		if _, err := typed(t, "explain", key, "--config", config); exitCode(err) != exitFailure || !errors.Is(err, policy.ErrNoDestination) {
+			t.Errorf("%s: %v", key, err)
 		}
 	}
 }

@@ -129,3 +129,24 @@ func TestComplaint_BeginsWithThePlace(t *testing.T) {
 		t.Errorf("reload --json: %s%v, %v", out, e, err)
 	}
 }
+
+// A group that this machine does not have keeps a unix socket from being opened:
+// the check says so before the daemon does.
+func TestConfigCheck_UnknownGroup(t *testing.T) {
+	dir := t.TempDir()
+	config := filepath.Join(dir, "postseal.toml")
+	for text, want := range map[string]string{
+		"[socketmap]\nlisten = ['unix:" + dir + "/s']\nunix_group = 'no-such-group'":  config + ":3: socketmap.unix_group: unix_group \"no-such-group\": group: unknown group no-such-group",
+		"[control]\nlisten = 'unix:" + dir + "/c'\nunix_group = 'no-such-group'":      config + ":3: control.unix_group: unix_group \"no-such-group\": group: unknown group no-such-group",
+		"[socketmap]\nlisten = ['inet:127.0.0.1:8463']\nunix_group = 'no-such-group'": "",
+		"[socketmap]\nlisten = ['unix:" + dir + "/s']\nunix_group = '4711'":           "",
+	} {
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := typed(t, "config", "check", "--config", config)
+		if want == "" && err != nil || want != "" && (exitCode(err) != exitFailure || err.Error() != want) {
+			t.Errorf("%s\ngot  %v\nwant %s", text, err, want)
+		}
+	}
+}
