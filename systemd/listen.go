@@ -95,6 +95,50 @@ func listenUnix(ctx context.Context, spec Spec) (net.Listener, error) {
 	return l, nil
 }
 
+// Dress gives the unix socket at spec.Address, on which the caller listens, another
+// mode and group; without Group that of the process. For any other address it does
+// nothing. Errors wrap ErrListen.
+func Dress(spec Spec) error {
+	if spec.Address.Network != "unix" {
+		return nil
+	}
+	gid, err := GroupID(spec.Group)
+	if err == nil {
+		if gid < 0 {
+			gid = os.Getegid()
+		}
+		err = dress(spec.Address.Address, spec.Mode, gid)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrListen, spec.Address, err)
+	}
+	return nil
+}
+
+// Again opens a second listener on the socket of l, which Listen has returned. Both
+// accept connections until they are closed; l no longer removes a unix socket's
+// file, the second one does.
+func Again(l net.Listener) (net.Listener, error) {
+	holder, ok := l.(interface{ File() (*os.File, error) })
+	if !ok {
+		return nil, fmt.Errorf("%w: %s: not a socket", ErrListen, l.Addr())
+	}
+	f, err := holder.File()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrListen, err)
+	}
+	defer f.Close()
+	second, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrListen, err)
+	}
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false)
+		second.(*net.UnixListener).SetUnlinkOnClose(true)
+	}
+	return second, nil
+}
+
 // dress gives a socket its group and mode.
 func dress(path string, mode os.FileMode, gid int) error {
 	if mode == 0 {

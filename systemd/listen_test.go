@@ -144,3 +144,65 @@ func TestListenUnix_Errors(t *testing.T) {
 		t.Errorf("the file was touched: %q, %v", b, err)
 	}
 }
+
+// A second listener on a socket takes over what waits, and the file with it.
+func TestAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	for _, spec := range []Spec{unixSpec(path), {Address: Address{"tcp", "127.0.0.1:0"}}} {
+		first := listen(t, spec)
+		waiting, err := net.Dial(first.Addr().Network(), first.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer waiting.Close()
+		second, err := Again(first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := first.Close(); err != nil {
+			t.Error(err)
+		}
+		if c, err := second.Accept(); err != nil {
+			t.Error(err)
+		} else {
+			c.Close()
+		}
+		if c, err := net.Dial(second.Addr().Network(), second.Addr().String()); err != nil {
+			t.Error(err)
+		} else {
+			c.Close()
+		}
+		if err := second.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := Again(second); !errors.Is(err, ErrListen) {
+			t.Errorf("of a closed one: %v", err)
+		}
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file stays: %v", err)
+	}
+}
+
+func TestDress(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	listen(t, unixSpec(path))
+	for _, mode := range []os.FileMode{0o600, 0o666, 0} {
+		if err := Dress(Spec{Address: Address{"unix", path}, Mode: mode}); err != nil {
+			t.Error(err)
+		}
+		want := mode
+		if mode == 0 {
+			want = DefaultMode
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%v: %v, %v", mode, info.Mode(), err)
+		}
+	}
+	if err := Dress(Spec{Address: Address{"unix", path + "x"}}); !errors.Is(err, ErrListen) {
+		t.Errorf("no such file: %v", err)
+	}
+	if err := Dress(Spec{Address: Address{"tcp", "127.0.0.1:1"}, Group: "no-such-group"}); err != nil {
+		t.Errorf("no file: %v", err)
+	}
+}

@@ -31,7 +31,7 @@ func alone(ctx context.Context, cfg *Config, store cache.Store) (d *daemon, done
 	quiet := slog.New(slog.DiscardHandler)
 	d = &daemon{log: quiet, store: store}
 	d.cfg.Store(cfg)
-	d.sockets = &sockets{d: d}
+	d.sockets = newSockets(d, nil)
 	if d.resolver, err = resolver.New(d.resolverConfig(cfg)); err != nil {
 		return nil, nil, err
 	}

@@ -66,7 +66,7 @@ func newDaemon(ctx context.Context, opts *globalOptions, logger *slog.Logger) (*
 	d := &daemon{opts: opts, log: logger, registry: prometheus.NewRegistry()}
 	d.cfg.Store(cfg)
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	d.sockets = &sockets{d: d, passed: passed, open: map[string]*socket{}}
+	d.sockets = newSockets(d, passed)
 	if d.store, err = openStore(ctx, cfg.Cache.Path, logger); err != nil {
 		return nil, err
 	}

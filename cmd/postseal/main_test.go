@@ -73,7 +73,7 @@ func TestCommands_NoDaemon(t *testing.T) {
 // Started by hand the daemon makes the folder of its control socket, and only that one.
 func TestControlFolderIsMade(t *testing.T) {
 	d := &daemon{log: slog.New(slog.DiscardHandler)}
-	d.sockets = &sockets{d: d, open: map[string]*socket{}}
+	d.sockets = newSockets(d, nil)
 	ctx, stop := context.WithCancel(t.Context())
 	dir := t.TempDir()
 	for path, made := range map[string]bool{dir + "/run/control.sock": true, dir + "/no/such/control.sock": false} {

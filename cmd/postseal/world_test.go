@@ -31,7 +31,7 @@ func (s standing) Ready(ctx context.Context) {
 func testDaemon(t *testing.T, dns policy.Resolver) *daemon {
 	t.Helper()
 	d := &daemon{log: slog.New(slog.DiscardHandler)}
-	d.sockets = &sockets{d: d, open: map[string]*socket{}}
+	d.sockets = newSockets(d, nil)
 	d.cfg.Store(&Config{})
 	var err error
 	d.engine, err = policy.New(policy.Config{
