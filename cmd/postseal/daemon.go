@@ -44,7 +44,10 @@ type daemon struct {
 	sockets   *sockets
 	postfix   *postfixWatch
 
-	reloading sync.Mutex      // held while sockets are opened and closed
+	reloading sync.Mutex      // held by the one reload
+	opening   sync.Mutex      // held while sockets are opened and closed
+	deciding  sync.Mutex      // held while the engine is given its settings
+	telling   sync.Mutex      // held while the service manager is told something
 	serving   context.Context // ends when the drain begins
 }
 
@@ -171,19 +174,21 @@ func (d *daemon) run(ctx context.Context) error {
 			d.log.Error("the store did not close cleanly", "error", err)
 		}
 	}()
+	d.reloading.Lock() // until there is something to reload
 	work.Go(func() { d.tell("resolver", d.resolver.Run(life)) })
 	d.postfix.read(life)
 	work.Go(func() { d.tell("engine", d.engine.Run(life)) })
 	work.Go(func() { d.postfix.run(life) })
 	work.Go(func() { d.settle(life, d.resolver.Ready) })
-	d.reloading.Lock()
 	err := d.listen(ctx, d.config())
 	d.reloading.Unlock()
 	if err == nil {
-		d.notify(systemd.Ready, systemd.Status("answering Postfix"))
+		d.notifyServing(systemd.Ready, systemd.Status("answering Postfix"))
 		d.log.Info("ready", "version", buildVersion(), "config", d.config().Path, "main.cf", "smtp_tls_policy_maps = "+d.mapLine())
 		<-ctx.Done()
 	}
+	d.opening.Lock() // no reload opens a socket from now on
+	d.opening.Unlock()
 	d.socketsDrained(err)
 	return err
 }
@@ -221,6 +226,11 @@ func (d *daemon) mapLine() string {
 // listen opens the sockets of the configuration and closes those that it no
 // longer names.
 func (d *daemon) listen(ctx context.Context, c *Config) error {
+	d.opening.Lock()
+	defer d.opening.Unlock()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	commands := ListenConfig{UnixMode: c.Control.UnixMode, UnixGroup: c.Control.UnixGroup}
 	if c.Control.Listen != "" {
 		commands.Listen = []string{c.Control.Listen}
@@ -252,8 +262,8 @@ func (d *daemon) httpHandler() http.Handler {
 func (d *daemon) reload() error {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
-	d.notify(systemd.Reloading())
-	defer d.notify(systemd.Ready)
+	d.notifyServing(systemd.Reloading())
+	defer d.notifyServing(systemd.Ready)
 	cfg, warnings, err := loadConfig(d.opts.configPath, d.opts.configSet)
 	if err != nil {
 		return err
@@ -275,27 +285,40 @@ func (d *daemon) reload() error {
 	if old.Socketmap.Drain != cfg.Socketmap.Drain {
 		d.log.Warn("[socketmap] drain takes effect at a restart", "drain", cfg.Socketmap.Drain)
 	}
-	if err := d.listen(d.serving, cfg); err != nil {
+	if err := d.listen(d.serving, cfg); err != nil { // also when the drain has begun
 		return errors.Join(err, d.resolver.Reconfigure(d.resolverConfig(old)))
 	}
 	d.fetcher.Store(fetcher)
 	d.cfg.Store(cfg)
-	d.engine.Configure(engineSettings(cfg), d.postfix.known())
+	d.decideAnew()
 	d.postfix.reread()
 	d.log.Info("configuration read again", "config", cfg.Path, "rules", len(cfg.Rules.All()))
 	return nil
 }
 
-// alive is the watchdog's question: does a question for nothing get its answer.
+// decideAnew gives the engine what is configured and known now.
+func (d *daemon) decideAnew() {
+	d.deciding.Lock()
+	defer d.deciding.Unlock()
+	d.engine.Configure(engineSettings(d.config()), d.postfix.known())
+}
+
+// watchdogPatience is how long the watchdog waits for the daemon's locks.
+const watchdogPatience = 5 * time.Second
+
+// alive is the watchdog's question: can the locks be had that every answer needs.
+// It asks nobody in the DNS, and counts as no answer.
 func (d *daemon) alive() bool {
-	answered := make(chan []byte, 1)
+	answered := make(chan struct{})
 	go func() {
-		answered <- d.engine.ServeSocketmap(context.Background(), nil, []byte("postseal"), []byte("."))
+		defer close(answered)
+		_, _ = d.engine.Show("watchdog.invalid") // RFC 6761 §6.4: a name that is nobody's
+		d.socketmap.Conns()
 	}()
 	select {
 	case <-answered:
 		return true
-	case <-time.After(5 * time.Second):
+	case <-time.After(watchdogPatience):
 		return false
 	}
 }

@@ -61,8 +61,6 @@ func (d *daemon) settle(life context.Context, ready func(context.Context)) {
 	limit, cancel := context.WithTimeout(life, settle)
 	ready(limit)
 	cancel()
-	d.reloading.Lock() // a reload that has begun decides with newer settings
-	d.engine.Configure(engineSettings(d.config()), d.postfix.known())
-	d.reloading.Unlock()
+	d.decideAnew()
 	d.gate.open()
 }

@@ -95,6 +95,19 @@ func serve(opts *globalOptions, logger *slog.Logger) error {
 
 // heed acts on signals: SIGHUP reloads, the first SIGTERM drains, the second ends at once.
 func (d *daemon) heed(life context.Context, signals <-chan os.Signal, drain context.CancelFunc) {
+	// Aside, and waited for by nobody: a reload that hangs, on a file of a network
+	// that is away, must not keep the daemon from ending.
+	reload := make(chan struct{}, 1)
+	go func() {
+		for {
+			select {
+			case <-life.Done():
+				return
+			case <-reload:
+				d.reloadLoudly()
+			}
+		}
+	}()
 	draining := false
 	for {
 		select {
@@ -102,9 +115,12 @@ func (d *daemon) heed(life context.Context, signals <-chan os.Signal, drain cont
 			return
 		case s := <-signals:
 			switch {
+			case s == syscall.SIGHUP && draining:
+				d.log.Info("no reload while ending", "signal", s.String())
 			case s == syscall.SIGHUP:
-				if err := d.reload(); err != nil {
-					d.log.Error("configuration is bad; the old one stays", "error", err)
+				select {
+				case reload <- struct{}{}:
+				default: // one waits already, and will read what is there then
 				}
 			case draining:
 				d.log.Warn("second signal: ending at once", "signal", s.String())
@@ -112,9 +128,32 @@ func (d *daemon) heed(life context.Context, signals <-chan os.Signal, drain cont
 			default:
 				draining = true
 				d.log.Info("ending once Postfix's connections are gone; a second signal ends at once", "signal", s.String(), "connections", d.socketmap.Conns(), "at_most", d.config().Socketmap.Drain)
-				d.notify(systemd.Stopping)
-				drain()
+				d.beginDrain(drain)
 			}
 		}
+	}
+}
+
+func (d *daemon) reloadLoudly() {
+	if err := d.reload(); err != nil {
+		d.log.Error("configuration is bad; the old one stays", "error", err)
+	}
+}
+
+// beginDrain ends serving and tells the service manager; what a reload under way
+// has to tell it comes before that, or not at all.
+func (d *daemon) beginDrain(drain context.CancelFunc) {
+	d.telling.Lock()
+	defer d.telling.Unlock()
+	drain()
+	d.notify(systemd.Stopping)
+}
+
+// notifyServing tells the service manager something, unless the drain has begun.
+func (d *daemon) notifyServing(states ...systemd.State) {
+	d.telling.Lock()
+	defer d.telling.Unlock()
+	if d.serving.Err() == nil {
+		d.notify(states...)
 	}
 }
