@@ -159,7 +159,7 @@ func newControlClient(listen string) *controlClient {
 // call sends a request and reads the answer into out.
 func (c *controlClient) call(ctx context.Context, method, path string, query url.Values, body io.Reader, out any) error {
 	if c.path == "" {
-		return errNoDaemon
+		return fmt.Errorf("%w that could be asked ([control] listen is empty)", errNoDaemon)
 	}
 	// What a key holds would have to be escaped in a path: it goes into the query.
 	target := url.URL{Scheme: "http", Host: "control", Path: path, RawQuery: query.Encode()}

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/postseal/postseal/internal/resolver/resolvertest"
 )
 
 // typed is the error of a command line, and what it printed.
@@ -54,7 +56,7 @@ func TestCommands_NoDaemon(t *testing.T) {
 	}
 	nobody := "no daemon is running (nobody listens on " + dir + "/control.sock); start it with: postseal serve"
 	for line, want := range map[string]string{
-		"reload":      nobody,
+		"reload":      nobody + "; or, where [control] listen was changed just now, reload it with: systemctl kill -s HUP postseal",
 		"healthcheck": nobody,
 		"cache list": "no daemon is running, and there is no " + dir + "/postseal.db; " +
 			"start one with: postseal serve, or run this as its user and with its --config",
@@ -147,6 +149,33 @@ func TestConfigCheck_UnknownGroup(t *testing.T) {
 		_, err := typed(t, "config", "check", "--config", config)
 		if want == "" && err != nil || want != "" && (exitCode(err) != exitFailure || err.Error() != want) {
 			t.Errorf("%s\ngot  %v\nwant %s", text, err, want)
+		}
+	}
+}
+
+// After [control] listen was changed the daemon is still at its old place, which
+// may be the usual one: that is asked as well.
+func TestReload_ControlSocketMoved(t *testing.T) {
+	dir := t.TempDir()
+	usual, absent := "unix:"+dir+"/usual.sock", "unix:"+dir+"/absent.sock"
+	d := testDaemon(t, standing{DNS: &resolvertest.DNS{}})
+	d.opts = &globalOptions{configPath: dir + "/no.toml", configSet: true}
+	d.serving = t.Context()
+	controlled(t, d, usual)
+	for _, tt := range []struct {
+		configured, usual, want, warned string
+	}{
+		{usual, usual, dir + "/no.toml: no such file or directory", ""},
+		{absent, usual, dir + "/no.toml: no such file or directory", "asked the daemon at " + dir + "/usual.sock"},
+		{"", usual, dir + "/no.toml: no such file or directory", "asked the daemon at " + dir + "/usual.sock"},
+		{absent, absent, "no daemon is running (nobody listens on " + dir + "/absent.sock)", ""},
+		{absent, "unix:" + dir + "/neither.sock", "no daemon is running (nobody listens on " + dir + "/absent.sock)", ""},
+		{"", absent, "no daemon is running that could be asked ([control] listen is empty)", ""},
+	} {
+		var warned bytes.Buffer
+		err := reloadAt(t.Context(), &warned, tt.configured, tt.usual)
+		if err == nil || err.Error() != tt.want || !strings.Contains(warned.String(), tt.warned) || (tt.warned == "") != (warned.Len() == 0) {
+			t.Errorf("%q, %q: %v, %q", tt.configured, tt.usual, err, warned.String())
 		}
 	}
 }

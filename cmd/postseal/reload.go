@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -18,7 +21,7 @@ configuration and exits 2 with the error; a good one takes effect without
 dropping a connection.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			err := opts.reload(cmd.Context())
+			err := opts.reload(cmd.Context(), cmd.ErrOrStderr())
 			if opts.json {
 				if e := printJSON(cmd.OutOrStdout(), outcome{err == nil, errorTexts(err)}); e != nil {
 					return e
@@ -35,19 +38,40 @@ type outcome struct {
 	Errors []string `json:"errors"`
 }
 
-func (o *globalOptions) reload(ctx context.Context) error {
+// reload asks the daemon at the control socket that the file names now, or at the
+// default one: where [control] listen was changed, the daemon is at its old place
+// until it has reloaded.
+func (o *globalOptions) reload(ctx context.Context, warn io.Writer) error {
 	cfg, _, err := loadConfig(o.configPath, o.configSet)
 	if err != nil {
 		return fmt.Errorf("%w\npostseal: the old configuration stays", err)
 	}
-	err = newControlClient(cfg.Control.Listen).call(ctx, http.MethodPost, "/reload", nil, nil, nil)
+	err = reloadAt(ctx, warn, cfg.Control.Listen, defaults(environment{os.Getenv, os.Geteuid()}).Control.Listen)
 	if errors.Is(err, errNoDaemon) {
-		return fmt.Errorf("%w; start it with: postseal serve", err)
+		return fmt.Errorf("%w; start it with: postseal serve; or, where [control] listen was changed just now, reload it with: systemctl kill -s HUP postseal", err)
 	}
 	if err != nil {
 		return fmt.Errorf("the old configuration stays: %w", err)
 	}
 	return nil
+}
+
+// reloadAt tries the control sockets in turn. The error is that of the daemon, or
+// of the first socket when there is none at any.
+func reloadAt(ctx context.Context, warn io.Writer, configured, usual string) error {
+	call := func(listen string) error {
+		return newControlClient(listen).call(ctx, http.MethodPost, "/reload", nil, nil, nil)
+	}
+	nobody := call(configured)
+	if !errors.Is(nobody, errNoDaemon) || usual == configured {
+		return nobody
+	}
+	err := call(usual)
+	if errors.Is(err, errNoDaemon) {
+		return nobody
+	}
+	fmt.Fprintf(warn, "postseal: nobody at the control socket that the configuration names; asked the daemon at %s\n", strings.TrimPrefix(usual, "unix:"))
+	return err
 }
 
 func newHealthcheckCommand(opts *globalOptions) *cobra.Command {
