@@ -46,6 +46,7 @@ type daemon struct {
 
 	reloading sync.Mutex      // held by the one reload
 	opening   sync.Mutex      // held while sockets are opened and closed
+	ended     bool            // no socket is opened from now on
 	deciding  sync.Mutex      // held while the engine is given its settings
 	telling   sync.Mutex      // held while the service manager is told something
 	serving   context.Context // ends when the drain begins
@@ -182,12 +183,16 @@ func (d *daemon) run(ctx context.Context) error {
 	work.Go(func() { d.settle(life, d.resolver.Ready) })
 	err := d.listen(ctx, d.config())
 	d.reloading.Unlock()
-	if err == nil {
+	switch {
+	case errors.Is(err, errEnding):
+		err = nil // asked to end before it had begun
+	case err == nil:
 		d.notifyServing(systemd.Ready, systemd.Status("answering Postfix"))
 		d.log.Info("ready", "version", buildVersion(), "config", d.config().Path, "main.cf", "smtp_tls_policy_maps = "+d.mapLine())
 		<-ctx.Done()
 	}
-	d.opening.Lock() // no reload opens a socket from now on
+	d.opening.Lock()
+	d.ended = true
 	d.opening.Unlock()
 	d.socketsDrained(err)
 	return err
@@ -223,13 +228,16 @@ func (d *daemon) mapLine() string {
 	return "socketmap:inet:127.0.0.1:8463:postseal"
 }
 
+// errEnding: a reload comes too late.
+var errEnding = errors.New("the daemon is ending")
+
 // listen opens the sockets of the configuration and closes those that it no
 // longer names.
 func (d *daemon) listen(ctx context.Context, c *Config) error {
 	d.opening.Lock()
 	defer d.opening.Unlock()
-	if ctx.Err() != nil {
-		return ctx.Err()
+	if d.ended || ctx.Err() != nil {
+		return errEnding
 	}
 	commands := ListenConfig{UnixMode: c.Control.UnixMode, UnixGroup: c.Control.UnixGroup}
 	if c.Control.Listen != "" {

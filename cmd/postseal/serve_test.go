@@ -87,7 +87,7 @@ func TestHeed_ReloadThatHangs(t *testing.T) {
 	if err := os.WriteFile(pipe, []byte("mode = \"off\"\n"), 0o600); err != nil { // lets the reload go on, to fail
 		t.Fatal(err)
 	}
-	d.reloading.Lock() // it has ended
+	eventually(t, "the end of the reload", d.reloading.TryLock)
 	d.reloading.Unlock()
 	if got := <-told; got != "STOPPING=1" {
 		t.Errorf("told %q", got)
