@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"net/url"
+	"time"
 )
 
 // CountSalvageable returns how many records can be read in the pages of a file.
@@ -35,4 +36,10 @@ func CountRows(ctx context.Context, s *Store) (n int, err error) {
 		return d.reader.QueryRowContext(ctx, "SELECT count(*) FROM records").Scan(&n)
 	})
 	return n, err
+}
+
+// Purge removes what has expired, as the store does every hour.
+func Purge(ctx context.Context, s *Store) error {
+	_, err := s.purge(ctx, time.Now())
+	return err
 }

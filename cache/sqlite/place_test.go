@@ -414,7 +414,7 @@ func TestPurgeRemovesTheExpired(t *testing.T) {
 	}
 	mustPut(t, s, old...)
 	mustPut(t, s, record(5000), cache.Record{Kind: "policy", Key: "never.test", Value: []byte("x")})
-	if err := s.Purge(t.Context()); err != nil {
+	if err := sqlite.Purge(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	if n := count(t, s); n != 2 {

@@ -5,13 +5,8 @@ import (
 	"time"
 )
 
-// Purge removes what has expired, and gives pages that became free back to the
-// file system. A Store does so itself every hour.
-func (s *Store) Purge(ctx context.Context) error {
-	_, err := s.purge(ctx, time.Now())
-	return err
-}
-
+// purge removes what has expired, and gives pages that became free back to the
+// file system.
 func (s *Store) purge(ctx context.Context, now time.Time) (removed int, err error) {
 	for last := int64(0); ; {
 		ids, err := s.expired(ctx, last, now)

@@ -65,8 +65,6 @@ func (q *question) message() []byte { return q.query[2 : 2+q.size] }
 // stream is the message with its length before it, RFC 1035 §4.2.2.
 func (q *question) stream() []byte { return q.query[:2+q.size] }
 
-func (q *question) setID(id uint16) { binary.BigEndian.PutUint16(q.query[2:], id) }
-
 // answeredBy says that the message is a reply to q: the id, the question and the
 // direction are right (RFC 5452 §9.1). A server that could not read or would
 // not answer the question may leave it out.

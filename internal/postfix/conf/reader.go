@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/postseal/postseal/internal/postfix/tlspolicy"
@@ -42,9 +41,6 @@ type Reader struct {
 	Endpoints []string
 	// Logger is told at level debug what was read; nil: nobody.
 	Logger *slog.Logger
-
-	mu   sync.Mutex
-	wake chan struct{}
 }
 
 // place is where a Postfix instance lives.

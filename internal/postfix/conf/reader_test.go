@@ -164,11 +164,6 @@ func TestPFX23_WatchReadsAgainWhatChanged(t *testing.T) {
 		if got := wait(2 * pollInterval); len(got) != 1 || got[0].err != nil || got[0].s.Version.String() != "3.7.11" {
 			t.Errorf("after a change: %+v", got)
 		}
-		r.Reread()
-		r.Reread()
-		if got := wait(time.Second); len(got) == 0 || len(got) > 2 {
-			t.Errorf("after Reread: %+v", got)
-		}
 		// A half-written configuration is tried again until it can be read.
 		write("answers", nil)
 		write("master.cf", []byte("# half\n"))

@@ -20,11 +20,11 @@ const (
 )
 
 // Watch reads at once, and again when main.cf, master.cf, the smtp binary,
-// postconf or a CA file is another one than before (looked at every 5 seconds)
-// and after Reread. Each time onChange is told the result of Read, from this
-// goroutine. Watch returns the context's error when it ends.
+// postconf or a CA file is another one than before (looked at every 5 seconds).
+// Each time onChange is told the result of Read, from this goroutine. Watch
+// returns the context's error when it ends; who wants to read sooner, or with
+// other Endpoints, ends it and watches with a new Reader.
 func (r *Reader) Watch(ctx context.Context, onChange func(*Snapshot, error)) error {
-	wake := r.waker()
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	var s *Snapshot
@@ -48,20 +48,18 @@ func (r *Reader) Watch(ctx context.Context, onChange func(*Snapshot, error)) err
 		seen := identities(r.watched(p, s))
 		maps.Copy(seen, before)
 		onChange(now, err)
-		if err := untilChanged(ctx, wake, tick.C, again, seen); err != nil {
+		if err := untilChanged(ctx, tick.C, again, seen); err != nil {
 			return err
 		}
 	}
 }
 
 // untilChanged returns nil when it is time to read again.
-func untilChanged(ctx context.Context, wake <-chan struct{}, tick, again <-chan time.Time, seen map[string]string) error {
+func untilChanged(ctx context.Context, tick, again <-chan time.Time, seen map[string]string) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-wake:
-			return nil
 		case <-again:
 			return nil
 		case <-tick:
@@ -70,23 +68,6 @@ func untilChanged(ctx context.Context, wake <-chan struct{}, tick, again <-chan 
 			}
 		}
 	}
-}
-
-// Reread makes Watch read again now, as after a reload. It does not wait.
-func (r *Reader) Reread() {
-	select {
-	case r.waker() <- struct{}{}:
-	default: // one is already waiting
-	}
-}
-
-func (r *Reader) waker() chan struct{} {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.wake == nil {
-		r.wake = make(chan struct{}, 1)
-	}
-	return r.wake
 }
 
 // watched are the files that decide what Read finds.

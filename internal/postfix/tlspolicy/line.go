@@ -43,12 +43,6 @@ func (l Line) AppendTo(b []byte) []byte {
 
 func needsBraces(value string) bool { return strings.ContainsAny(value, " ,") }
 
-// Clone copies the line with its attributes.
-func (l Line) Clone() Line {
-	l.Attrs = append([]Attr(nil), l.Attrs...)
-	return l
-}
-
 // Validate tells whether a Postfix of that version accepts the rendered line
 // and does what it says. The error is an *Error about the first attribute that
 // is wrong.

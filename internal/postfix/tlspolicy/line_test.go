@@ -110,14 +110,6 @@ func TestAppendToKeepsWhatIsThere(t *testing.T) {
 	}
 }
 
-func TestCloneIsIndependent(t *testing.T) {
-	line := tlspolicy.Line{Level: tlspolicy.May, Attrs: []tlspolicy.Attr{{Name: "ciphers", Value: "high"}}}
-	line.Clone().Attrs[0].Value = "medium"
-	if line.String() != "may ciphers=high" {
-		t.Error(line)
-	}
-}
-
 // The order is that of CMB-15: dane without TLSA records is may.
 func TestCMB15_LevelOrder(t *testing.T) {
 	order := []string{"none", "may", "dane", "encrypt", "fingerprint", "dane-only", "verify", "secure"}

@@ -103,6 +103,3 @@ func (v Version) NarrowsMX() bool {
 	}
 	return v.atLeast(3, 10, 5)
 }
-
-// Newest is older than no version: it stands for every Postfix that may come.
-func Newest() Version { return Version{Major: 9999, Known: true} }

@@ -66,12 +66,15 @@ func TestVersionOrder(t *testing.T) {
 			if v.Less(w) != (i < j) {
 				t.Errorf("%s less than %s: %v", a, b, v.Less(w))
 			}
-			if newest := tlspolicy.Newest(); !v.Less(newest) {
+			if !v.Less(newest) {
 				t.Errorf("%s is not older than the newest", a)
 			}
 		}
 	}
 }
+
+// newest stands for every Postfix that may come.
+var newest = tlspolicy.Version{Major: 9999, Known: true}
 
 func TestVersionText(t *testing.T) {
 	for text, want := range map[string]string{"unknown": "unknown", "3.7": "3.7.0", "3.7.11": "3.7.11", " 3.10.13\n": "3.10.13",
