@@ -367,7 +367,14 @@ func TestCCH009_Commands(t *testing.T) {
 	if got := d.object("cache", "show", "b.cmd.test"); got["id"] != "2" {
 		t.Errorf("show without a daemon: %v", got)
 	}
-	for _, c := range [][]string{{"cache", "flush", "a.cmd.test"}, {"cache", "refresh", "a.cmd.test"}, {"cache", "import", d.file}, {"reload"}, {"healthcheck"}} {
+	d.must("cache", "flush", "A.cmd.test.")
+	if got := fmt.Sprint(list()); got != "[b.cmd.test test.cmd.test tlsa.cmd.test]" {
+		t.Errorf("after flush without a daemon: %s", got)
+	}
+	if r := d.runIn(saved, "cache", "import", "-"); r.code != 0 || fmt.Sprint(list()) != four {
+		t.Errorf("import without a daemon: %+v", r)
+	}
+	for _, c := range [][]string{{"cache", "import", d.file}, {"cache", "flush", ".."}, {"reload"}, {"healthcheck"}} {
 		if r := d.run(c...); r.code != 2 || r.err == "" {
 			t.Errorf("%v without a daemon: %+v", c, r)
 		}
