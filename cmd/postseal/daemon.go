@@ -47,7 +47,6 @@ type daemon struct {
 	reloading sync.Mutex      // held by the one reload
 	opening   sync.Mutex      // held while sockets are opened and closed
 	ended     bool            // no socket is opened from now on
-	deciding  sync.Mutex      // held while the engine is given its settings
 	telling   sync.Mutex      // held while the service manager is told something
 	serving   context.Context // ends when the drain begins
 }
@@ -306,9 +305,7 @@ func (d *daemon) reload() error {
 
 // decideAnew gives the engine what is configured and known now.
 func (d *daemon) decideAnew() {
-	d.deciding.Lock()
-	defer d.deciding.Unlock()
-	d.engine.Configure(engineSettings(d.config()), d.postfix.known())
+	d.postfix.with(func(p policy.Postfix) { d.engine.Configure(engineSettings(d.config()), p) })
 }
 
 // watchdogPatience is how long the watchdog waits for the daemon's locks.

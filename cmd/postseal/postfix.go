@@ -130,7 +130,7 @@ func (w *postfixWatch) stamp() {
 func (w *postfixWatch) reckon() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.d.engine.SetPostfix(w.reckoned())
+	w.d.engine.SetPostfix(w.known())
 	if w.forget != nil {
 		w.forget.Stop()
 		w.forget = nil
@@ -229,16 +229,17 @@ func (w *postfixWatch) warnings() []string {
 	return all
 }
 
-// known is what the engine may assume about Postfix. Only services that ask us
-// count; without one nothing is assumed.
-func (w *postfixWatch) known() policy.Postfix {
+// with calls f with what is known. Whoever tells the engine does it within, so that
+// what was known earlier never comes after what is known now.
+func (w *postfixWatch) with(f func(policy.Postfix)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.reckoned()
+	f(w.known())
 }
 
-// reckoned is known with w.mu held.
-func (w *postfixWatch) reckoned() policy.Postfix {
+// known is what the engine may assume about Postfix. Only services that ask us
+// count; without one nothing is assumed. w.mu is held.
+func (w *postfixWatch) known() policy.Postfix {
 	var p policy.Postfix
 	if s := w.snapshot; s != nil && len(s.Ours()) > 0 {
 		p = policy.Postfix{Main: mainLevel(s), IgnoresPatterns: !s.EnforcesSTSPatterns(), NoRoots: !s.HasRoots(), NoDANE: !s.DANEAble()}

@@ -8,6 +8,7 @@ import (
 	"github.com/postseal/postseal/internal/postfix/conf"
 	"github.com/postseal/postseal/internal/postfix/tlspolicy"
 	"github.com/postseal/postseal/internal/resolver/resolvertest"
+	"github.com/postseal/postseal/policy"
 )
 
 // asking is a Postfix of that version, one service of which asks us.
@@ -70,9 +71,11 @@ func TestPFX23_TwoUpgrades(t *testing.T) {
 		for _, want := range []string{"3.10.13", "3.11.7"} { // 20 h after 3.7.11 went, 10 h after 3.10.13
 			time.Sleep(4*time.Hour + time.Second)
 			synctest.Wait()
-			if got := w.known().Version.String(); got != want {
-				t.Errorf("got %s, want %s", got, want)
-			}
+			w.with(func(p policy.Postfix) {
+				if got := p.Version.String(); got != want {
+					t.Errorf("got %s, want %s", got, want)
+				}
+			})
 			time.Sleep(6 * time.Hour)
 		}
 	})
