@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -234,7 +236,6 @@ func (q *query) explainDANE(d Decision) DANEExplanation {
 	if e.Suspended {
 		x.Error = e.MX.Err // that nobody validates is what DX says; the hosts are known all the same
 	}
-	x.Error = cmp.Or(x.Error, q.again[""])
 	for i, mx := range e.MX.Hosts {
 		h := HostExplanation{Name: mx.Name, Preference: mx.Preference, Status: e.Status(i).String(), Addresses: []string{}, TLSA: []string{}, Tried: []string{}}
 		if q.policy != nil {
@@ -349,8 +350,8 @@ func (q *query) warnings(d Decision) []string {
 	if p.Monitor {
 		add("mode = \"monitor\": every answer is NOTFOUND")
 	}
-	if n := len(q.again); n > 0 {
-		add("%d look-ups failed just now; what they found before counts until its time is up", n)
+	for _, name := range slices.Sorted(maps.Keys(q.again)) {
+		add("the look-up of %s failed just now; what was found before counts until its time is up: %s", cmp.Or(name, "the MX records"), q.again[name])
 	}
 	if n := len(q.missing); n > 0 {
 		add("%d look-ups did not end in time; they count as failed", n)
