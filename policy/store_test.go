@@ -235,3 +235,20 @@ func TestSTS095_BatchOfAnEvictedDomain(t *testing.T) {
 		}
 	})
 }
+
+// TestSTS095_HintWhileLoading: once the policies are read, but not the hints yet, a
+// question still reads its own through.
+func TestSTS095_HintWhileLoading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, tlsaZone, nil)
+		w.hosts.set("ex.test", enforceBody)
+		w.want("ex.test", "OK dane-only")
+		w.stop()
+		onBadStore(w).delayed.Store(int64(3 * time.Second))
+		w.dns.Set("servfail ex.test MX")
+		w.boot(nil)
+		defer func() { w.stop() }()
+		time.Sleep(4 * time.Second)
+		w.want("ex.test", "OK dane-only") // row D4.A
+	})
+}
