@@ -21,6 +21,8 @@ var arrows = map[string][]string{
 	"cache/sqlite":                   {"cache"},
 	"cache/cachetest":                {"cache"},
 	"systemd":                        {},
+	"milter/dmarc":                   {},
+	"milter/align":                   {},
 	"internal/resolver":              {},
 	"internal/resolver/resolvertest": {"internal/resolver"},
 	"internal/postfix/tlspolicy":     {},

@@ -1,0 +1,2 @@
+// Package align judges outgoing mail as the receiving world will.
+package align
