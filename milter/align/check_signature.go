@@ -30,12 +30,25 @@ func (c *checker) signatures() {
 			c.broken(s)
 		case NotVerified:
 			// K-013: receivers have their limits too.
-			c.add(SignatureFragile, Info, "the signature of %s, selector %s, was not verified: there are too many", quote(s.Domain), quote(s.Selector))
+			if !c.HeaderCut && !c.BodyCut {
+				c.add(SignatureFragile, Info, "%s was not verified: there are too many", s.title())
+			}
 		}
 	}
 	c.alignments()
 	c.weaknesses()
 }
+
+// title names a signature in a sentence.
+func (s *Signature) title() string {
+	if s.Domain == "" {
+		return "a DKIM-Signature" // too broken to say whose
+	}
+	return "the signature of " + bare(s.Domain) + ", selector " + bare(s.Selector) + ","
+}
+
+// bare is quote without the quotes, for what is a name unless somebody plays.
+func bare(s string) string { return strings.Trim(quote(s), `"`) }
 
 func (c *checker) unsigned() {
 	if c.SignedBefore {
@@ -66,7 +79,7 @@ func (c *checker) broken(s *Signature) {
 	if detail == "" {
 		detail = what
 	}
-	c.add(name, class, "the signature of %s, selector %s, does not pass: %s", quote(s.Domain), quote(s.Selector), detail)
+	c.add(name, class, "%s does not pass: %s", s.title(), detail)
 }
 
 // signatureFinding gives the name for a cause, and words where the verifier has
@@ -100,7 +113,7 @@ func (c *checker) alignments() {
 		a := c.alignment(s)
 		if s.Status == Pass {
 			best = max(best, a)
-		} else if a != NotAligned && (s.Status == Failed || s.Status == PermError) {
+		} else if (a != NotAligned || s.Domain == "") && (s.Status == Failed || s.Status == PermError) {
 			possible = true // mending it would do; broken says so
 		}
 	}
@@ -135,7 +148,7 @@ func (c *checker) signers() string {
 		if i > 0 {
 			b.WriteByte(' ')
 		}
-		b.WriteString("d=" + strings.Trim(quote(s.Domain), `"`))
+		b.WriteString("d=" + bare(s.Domain))
 	}
 	return b.String()
 }
@@ -178,7 +191,7 @@ func (f *findings) has(name string, class Class) bool {
 // weak collects the weaknesses of one signature that passes.
 func (c *checker) weak(s *Signature, to *findings) {
 	add := func(name string, class Class, format string, args ...any) {
-		to.add(name, class, fmt.Sprintf("the signature of %s, selector %s, ", quote(s.Domain), quote(s.Selector))+fmt.Sprintf(format, args...))
+		to.add(name, class, s.title()+" "+fmt.Sprintf(format, args...))
 	}
 	if strings.HasPrefix(s.Algorithm, "rsa") && s.KeyBits > 0 {
 		// K-034; a key under 1024 bits does not pass.
@@ -203,11 +216,21 @@ func (c *checker) weak(s *Signature, to *findings) {
 	}
 	c.coverage(s, add)
 	for _, n := range s.Notes {
+		if slices.Contains(toldByFields, n.Name) {
+			continue
+		}
 		if _, known := rank[n.Name]; !known {
 			n.Name = SignatureFragile
 		}
-		to.add(n.Name, n.Class, oneLine(n.Detail))
+		add(n.Name, n.Class, "passes, but: %s", oneLine(n.Detail))
 	}
+}
+
+// toldByFields are notes of verifiers about what the fields of Signature tell
+// already.
+var toldByFields = []string{
+	KeyTesting, SignatureExpires, BodyLengthLimit, HeadersUnsigned, Ed25519Only,
+	"key-short", "key-long", "time-in-future", "body-length-type", "from-not-oversigned", "ed25519",
 }
 
 // until is the time left in whole seconds, never negative.
@@ -259,7 +282,7 @@ func (c *checker) coverage(s *Signature, add adder) {
 		if len(open) > most {
 			open = append(open[:most], "…")
 		}
-		add(HeadersUnsigned, Weak, "leaves fields unsigned that anybody may change: add %s to those to sign", strings.Trim(quote(strings.Join(open, " ")), `"`))
+		add(HeadersUnsigned, Weak, "leaves fields unsigned that anybody may change: add %s to those to sign", bare(strings.Join(open, " ")))
 		return
 	}
 	// RFC 6376 §8.15: a second From in front would be shown and not noticed.

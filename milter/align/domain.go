@@ -17,6 +17,16 @@ const (
 // underscores are in use; badDomain looks at the characters.
 var toASCII = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName(false))
 
+// Domain returns a domain as all domains here are compared: lower case, A-labels,
+// no trailing dot (DM-005). Empty when it has none.
+func Domain(domain string) string {
+	name, err := aLabels(domain)
+	if err != nil || !isASCII(name) {
+		return ""
+	}
+	return name
+}
+
 // aLabels returns a domain as DNS and signatures have it: lower case, A-labels,
 // no trailing dot. ASCII names stay as they are but for their case.
 func aLabels(domain string) (string, error) {

@@ -145,8 +145,8 @@ type Signature struct {
 	Uncovered int64
 	// Testing: the key has t=y.
 	Testing bool
-	// Notes are weaknesses that the verifier saw and that no other field tells. A
-	// note whose name is no finding's is told as signature-fragile.
+	// Notes are weaknesses that the verifier saw. What the fields above tell is told
+	// once; a note whose name is no finding's is told as signature-fragile.
 	Notes []Note
 }
 

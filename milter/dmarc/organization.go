@@ -16,9 +16,9 @@ type Suffix uint8
 
 // The kinds. A single label that the list does not have counts as a registry.
 const (
-	NoSuffix      Suffix = iota
-	ICANNSuffix          // a registry: com, co.uk
-	PrivateSuffix        // the names below belong to customers: github.io
+	NoSuffix Suffix = iota
+	ICANN           // a registry: com, co.uk
+	Private         // the names below belong to customers: github.io
 )
 
 // Organization is what is known about the organizational domain of a domain.
@@ -65,6 +65,18 @@ func List(domain string) Organization {
 	return o
 }
 
+// Names returns the names of the records that a walk from the domain may look
+// for, _dmarc label included, in order: at most 8, to warm a cache.
+func Names(domain string) []string {
+	var names []string
+	for target := name(domain); target != "" && len(names) < maxQueries; target = next(target, len(names)) {
+		if len(prefix)+len(target) <= maxName {
+			names = append(names, prefix+target)
+		}
+	}
+	return names
+}
+
 // NeedsWalk tells whether alignment of a domain with the author's depends on
 // organizational domains by the walk, RFC 9989 §4.10.2: not when no record
 // applies, when it asks for strict alignment, or when both are one domain that
@@ -80,9 +92,9 @@ func organization(domain string) (string, Suffix) {
 		return below(domain, suffix), NoSuffix
 	}
 	if icann || !strings.Contains(suffix, ".") {
-		return "", ICANNSuffix
+		return "", ICANN
 	}
-	return "", PrivateSuffix
+	return "", Private
 }
 
 // walk is what a tree walk found.

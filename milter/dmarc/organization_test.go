@@ -35,8 +35,8 @@ func TestDM020_PublicSuffixList(t *testing.T) {
 
 func TestDM011_Suffixes(t *testing.T) {
 	for domain, want := range map[string]Suffix{
-		"com": ICANNSuffix, "co.uk": ICANNSuffix, "github.io": PrivateSuffix, "test": ICANNSuffix, "ex.test": NoSuffix,
-		"a.github.io": NoSuffix, "example.co.uk": NoSuffix, "CO.UK.": ICANNSuffix,
+		"com": ICANN, "co.uk": ICANN, "github.io": Private, "test": ICANN, "ex.test": NoSuffix,
+		"a.github.io": NoSuffix, "example.co.uk": NoSuffix, "CO.UK.": ICANN,
 	} {
 		if got := List(domain); got.Suffix != want || (got.PSL == "") != (want != NoSuffix) {
 			t.Errorf("%s: %+v", domain, got)
@@ -75,6 +75,9 @@ func TestDM021_Names(t *testing.T) {
 			names = append(names, "_dmarc."+f)
 		}
 		w.wantAsked(t, names...)
+		if got := Names(start); !slices.Equal(got, names) {
+			t.Errorf("Names: %v, want %v", got, names)
+		}
 	}
 }
 
