@@ -8,6 +8,9 @@ import (
 
 const (
 	maxAuthors = 100 // mailboxes of all From fields; DM-001 asks for a bound
+	// maxFrom is the length of a From value that is read at all: 100 mailboxes of
+	// the longest kind (RFC 5321 §4.5.3.1) with names.
+	maxFrom = 64 << 10
 	// maxCompared is the length of a From value that the second parser is asked
 	// about too; a longer one counts as ambiguous.
 	maxCompared = 16 << 10
@@ -74,6 +77,10 @@ func ParseAuthor(fields [][]byte) Author {
 
 // read adds the mailboxes of one From field.
 func (a *Author) read(value string) {
+	if len(value) > maxFrom {
+		a.problem(FromInvalid, Fail, "From is longer than %d octets", maxFrom)
+		return
+	}
 	list := parseAddresses(value)
 	for _, m := range list.mailboxes {
 		if len(a.Addresses) == maxAuthors {
@@ -113,7 +120,7 @@ func (a *Author) judge(sender bool) {
 		// RFC 5322 §3.6: at most one. Receivers pick the first or the last.
 		a.problem(FromMultiple, Fail, "there are %d From fields: remove all but one (RFC 5322 §3.6)", a.Fields)
 	}
-	if len(a.Addresses) == 0 {
+	if len(a.Addresses) == 0 { // as long as no other reason is known
 		// RFC 6854 allows a group here; it still has no domain to answer for it.
 		a.problem(FromInvalid, Fail, "From holds no address: write one in a domain of yours")
 		return

@@ -33,8 +33,9 @@ type checker struct {
 	// what passes, and whether it speaks for the author
 	passing []*Signature
 	good    []*Signature // passing and aligned, for some receivers at least
-	// maybe: a signature may be good that could not be verified.
-	maybe bool
+	// maybe: a signature may be good that could not be verified. temp: one may
+	// pass, in whatever name, for whose key nobody answered.
+	maybe, temp bool
 	// names counts the names in h= of each signature, in lower case.
 	names map[*Signature]map[string]int
 }
@@ -55,7 +56,8 @@ func (c *checker) sort() {
 				c.good = append(c.good, s)
 			}
 		case TempError, NotVerified:
-			c.maybe = c.maybe || c.alignment(s) != NotAligned || c.Author.Domain == ""
+			c.temp = c.temp || s.Status == TempError
+			c.maybe = c.maybe || c.alignment(s) != NotAligned || c.Author.Domain == "" || s.Domain == ""
 		}
 	}
 }

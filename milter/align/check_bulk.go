@@ -32,7 +32,7 @@ func (c *checker) bulk() {
 			return
 		}
 	}
-	if c.maybe {
+	if c.maybe || c.temp {
 		class = Info
 	}
 	c.add(OneClickUnsigned, class, "no valid signature covers both List-Unsubscribe and List-Unsubscribe-Post: add them to the fields to sign (RFC 8058 §4)")

@@ -69,7 +69,7 @@ func (c *checker) broken(s *Signature) {
 		class = Weak // K-051: one of ours fails while another passes
 	case len(c.good) > 0:
 		class = Info // K-050: signatures are independent
-	case len(c.passing) > 0 || c.maybe:
+	case len(c.passing) > 0 || c.maybe || c.temp:
 		class = Weak
 	case c.Forwarded && !(c.DomainsConfigured && s.Ours):
 		class = Weak // broken on its way to us, by a list for instance

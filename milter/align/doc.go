@@ -81,7 +81,7 @@
 //
 // # Limits
 //
-// A message may have 100 authors, and a From field of 16 kB is read by both
-// parsers; beyond that there is a finding. Foreign text is quoted with at most 80
+// A message may have 100 authors, a From field may have 64 kB, and is read by both
+// parsers up to 16 kB; beyond that there is a finding. Foreign text is quoted with at most 80
 // octets, and a detail never has a line break.
 package align
