@@ -15,6 +15,7 @@ var arrows = map[string][]string{
 	"policy":                         {"policy/mtasts", "policy/dane", "cache", "internal/postfix/tlspolicy"},
 	"policy/mtasts":                  {"internal/resolver"},
 	"policy/dane":                    {"internal/resolver"},
+	"milter/dkim":                    {},
 	"policy/socketmap":               {},
 	"policy/socketmap/socketmaptest": {},
 	"cache":                          {},
