@@ -11,7 +11,6 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -275,7 +274,3 @@ func signSum(tb testing.TB, name string, sum []byte) []byte {
 
 // message puts a signature before testHeader, with no body.
 func message(signature string) string { return signature + testHeader + "\r\n" }
-
-func describe(r dkim.Result) string {
-	return fmt.Sprintf("%v %s %s/%s (%s)", r.Status, r.Cause, r.Domain, r.Selector, r.Detail)
-}
