@@ -26,6 +26,7 @@ var arrows = map[string][]string{
 	"milter/align":                   {},
 	"internal/resolver":              {},
 	"internal/resolver/resolvertest": {"internal/resolver"},
+	"internal/sender":                {},
 	"internal/postfix/tlspolicy":     {},
 	"internal/postfix/tlspolicy/tlspolicytest": {"internal/postfix/tlspolicy"},
 	"internal/postfix/conf":                    {"internal/postfix/tlspolicy"},
