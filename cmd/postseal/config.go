@@ -10,6 +10,7 @@ import (
 
 	"github.com/postseal/postseal/internal/postfix/tlspolicy"
 	"github.com/postseal/postseal/internal/resolver"
+	"github.com/postseal/postseal/internal/sender"
 	"github.com/postseal/postseal/policy"
 )
 
@@ -27,7 +28,7 @@ type Config struct {
 
 	Socketmap  SocketmapConfig
 	Delegation DelegationConfig
-	Milter     ListenConfig
+	Milter     MilterConfig
 	HTTP       ListenConfig
 	Control    ControlConfig
 	Resolver   ResolverConfig
@@ -104,11 +105,28 @@ type StoreConfig struct {
 	Path string // absolute
 }
 
-// SendersConfig is [senders].
+// SendersConfig is [senders] with its [[senders.allow]].
 type SendersConfig struct {
-	Outgoing   []string // "authenticated", "local", networks
-	Domains    []string // lower-case A-labels; with a leading dot: the subdomains
-	Forwarders []string // logins, networks
+	sender.Config
+	Egress []netip.Addr // addresses that mail leaves from
+
+	// Policy is made of the Config. Never nil.
+	Policy *sender.Policy
+}
+
+// MilterConfig is [milter] with [milter.actions] and [milter.breaker].
+type MilterConfig struct {
+	ListenConfig
+	Action    string            // one of milterActions, for every finding of class fail
+	AddHeader bool              // Authentication-Results
+	Actions   map[string]string // by finding, for those that have an action of their own
+	Breaker   BreakerConfig
+}
+
+// BreakerConfig is [milter.breaker].
+type BreakerConfig struct {
+	Window int     // messages, 1 to maxBreakerWindow
+	Share  float64 // of them that may be acted on; above 0, at most 1
 }
 
 // DANEMode is the weaker of the global and the own mode (CMB-16).
@@ -186,7 +204,7 @@ func defaults(e environment) *Config {
 	return &Config{
 		Socketmap:  SocketmapConfig{ListenConfig: open("inet:127.0.0.1:8463"), Drain: 105 * time.Second},
 		Delegation: DelegationConfig{ListenConfig: open(), Deadline: 2 * time.Second},
-		Milter:     open(),
+		Milter:     MilterConfig{ListenConfig: open(), Action: "monitor", Breaker: BreakerConfig{Window: 200, Share: 0.5}},
 		HTTP:       open("inet:127.0.0.1:8466"),
 		Control:    ControlConfig{Listen: "unix:" + filepath.Join(run, "control.sock"), UnixMode: 0o600},
 		Resolver:   ResolverConfig{Probe: "ns:."},
@@ -194,7 +212,7 @@ func defaults(e environment) *Config {
 		MTASTS:     MTASTSConfig{FetchTimeout: time.Minute},
 		Cache:      StoreConfig{Path: filepath.Join(state, "postseal.db")},
 		Ledger:     StoreConfig{Path: filepath.Join(state, "ledger.db")},
-		Senders:    SendersConfig{Outgoing: []string{"authenticated", "local"}},
+		Senders:    SendersConfig{Config: sender.Config{Outgoing: sender.DefaultOutgoing()}, Policy: new(sender.Policy)},
 		Rules:      none,
 	}
 }

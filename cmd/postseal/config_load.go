@@ -256,7 +256,7 @@ func (c *Config) warnings(now time.Time) []warning {
 			}
 		}
 	}
-	return list
+	return append(list, c.mailWarnings()...)
 }
 
 // lastDay is the day that until names.

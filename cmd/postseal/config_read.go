@@ -42,9 +42,7 @@ func (r *reading) read(c *Config) (rules []*table) {
 	delegation.duration("deadline", &c.Delegation.Deadline, minDeadline, maxDeadline)
 	delegation.notYet(&c.Delegation.ListenConfig)
 
-	milter := top.section("milter")
-	milter.listen(&c.Milter)
-	milter.notYet(&c.Milter)
+	r.readMilter(top.section("milter"), &c.Milter)
 
 	top.section("http").listen(&c.HTTP)
 
@@ -57,10 +55,7 @@ func (r *reading) read(c *Config) (rules []*table) {
 	valueOf(top.section("cache"), "path", "a path", &c.Cache.Path, absolutePath)
 	valueOf(top.section("ledger"), "path", "a path", &c.Ledger.Path, absolutePath)
 
-	senders := top.section("senders")
-	listOf(senders, "outgoing", "senders", &c.Senders.Outgoing, outgoing)
-	listOf(senders, "domains", "domains", &c.Senders.Domains, senderDomain)
-	listOf(senders, "forwarders", "logins or networks", &c.Senders.Forwarders, forwarder)
+	r.readSenders(top.section("senders"), &c.Senders)
 	return top.sections("rule")
 }
 

@@ -65,7 +65,7 @@ func (t *table) section(key string) *table {
 	v, ok := t.get(key)
 	values, is := v.(map[string]any)
 	if ok && !is {
-		t.wrong(key, v, fmt.Sprintf("a section [%s]", key))
+		t.wrong(key, v, fmt.Sprintf("a section [%s]", join(t.way, key)))
 	}
 	return t.newTable(join(t.way, key), values)
 }
@@ -75,14 +75,14 @@ func (t *table) sections(key string) []*table {
 	v, ok := t.get(key)
 	list, is := v.([]any)
 	if ok && !is {
-		t.wrong(key, v, fmt.Sprintf("[[%s]], in double brackets", key))
+		t.wrong(key, v, fmt.Sprintf("[[%s]], in double brackets", join(t.way, key)))
 	}
 	var tables []*table
 	for i, element := range list {
 		name := fmt.Sprintf("%s[%d]", key, i)
 		values, is := element.(map[string]any)
 		if !is {
-			t.wrong(name, element, fmt.Sprintf("a table [[%s]]", key))
+			t.wrong(name, element, fmt.Sprintf("a table [[%s]]", join(t.way, key)))
 			continue
 		}
 		tables = append(tables, t.newTable(join(t.way, name), values))
@@ -189,6 +189,60 @@ func valueOf[T any](t *table, key, want string, into *T, parse func(string) (T, 
 		}
 		return err
 	})
+}
+
+// boolean reads true or false.
+func (t *table) boolean(key string, into *bool) {
+	v, ok := t.get(key)
+	if !ok {
+		return
+	}
+	b, is := v.(bool)
+	if !is {
+		t.wrong(key, v, "true or false, without quotes")
+		return
+	}
+	*into = b
+}
+
+// count reads a whole number within bounds.
+func (t *table) count(key string, into *int, least, most int) {
+	v, ok := t.get(key)
+	if !ok {
+		return
+	}
+	n, is := v.(int64)
+	switch {
+	case !is:
+		t.wrong(key, v, fmt.Sprintf("a whole number from %d to %d, without quotes", least, most))
+	case n < int64(least) || n > int64(most):
+		t.fail(key, "%d is out of bounds: from %d to %d", n, least, most)
+	default:
+		*into = int(n)
+	}
+}
+
+// share reads a part of the whole.
+func (t *table) share(key string, into *float64) {
+	v, ok := t.get(key)
+	if !ok {
+		return
+	}
+	var f float64
+	switch v := v.(type) {
+	case float64:
+		f = v
+	case int64:
+		f = float64(v)
+	default:
+		t.wrong(key, v, "a share above 0 and at most 1, without quotes")
+		return
+	}
+	if !(f > 0 && f <= 1) { // NaN too
+		t.fail(key, "%v is out of bounds: above 0 and at most 1; one half is 0.5", v)
+		return
+	}
+	*into = f
 }
 
 // duration reads a time span within bounds.

@@ -14,7 +14,6 @@ import (
 
 	"github.com/postseal/postseal/internal/postfix/tlspolicy"
 	"github.com/postseal/postseal/internal/resolver"
-	"github.com/postseal/postseal/policy"
 	"github.com/postseal/postseal/systemd"
 )
 
@@ -176,42 +175,6 @@ func absolutePath(text string) (string, error) {
 func groupName(text string) (string, error) {
 	if strings.ContainsAny(text, ": \t\n/\x00") {
 		return "", fmt.Errorf("%.100q is no group", text)
-	}
-	return text, nil
-}
-
-// outgoing reads an element of [senders] outgoing.
-func outgoing(text string) (string, error) {
-	if text == "authenticated" || text == "local" {
-		return text, nil
-	}
-	p, err := network(text)
-	if err != nil {
-		return "", fmt.Errorf("%.100q is not allowed; write \"authenticated\", \"local\" or a network such as \"192.0.2.0/24\"", text)
-	}
-	return p.String(), nil
-}
-
-// senderDomain reads a domain, or with a leading dot its subdomains.
-func senderDomain(text string) (string, error) {
-	name, below := strings.CutPrefix(text, ".")
-	k, err := policy.ParseKey(name)
-	if err != nil || k.Brackets || k.Literal || k.HasPort {
-		return "", fmt.Errorf("%.100q is no domain; write \"example.com\", or \".example.com\" for its subdomains", text)
-	}
-	if below {
-		return "." + k.Name, nil
-	}
-	return k.Name, nil
-}
-
-// forwarder reads a login or a network.
-func forwarder(text string) (string, error) {
-	if p, err := network(text); err == nil {
-		return p.String(), nil
-	}
-	if text == "" || strings.ContainsFunc(text, func(c rune) bool { return c <= ' ' || c == 0x7f || c == '/' }) {
-		return "", fmt.Errorf("%.100q is neither a login nor a network", text)
 	}
 	return text, nil
 }
