@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"net/netip"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -230,7 +231,33 @@ func TestConfig_MailWarnings(t *testing.T) {
 	}
 }
 
-// The configuration that the documentation gives is taken, and every key is shown.
+// What docs/operations.md says of its example holds.
+func TestConfig_SendersOfTheDocumentation(t *testing.T) {
+	page, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(page), "```toml\n[senders]")
+	text, _, found := strings.Cut(text, "```")
+	if !found {
+		t.Fatal("docs/operations.md has no example of [senders]")
+	}
+	c, warnings, err := load(t, "[senders]"+text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(warnings) != 1 || !strings.Contains(warnings[0].Text, `"news@example.org" is not among senders.domains`) {
+		t.Errorf("%v", warnings)
+	}
+	p, inside := c.Senders.Policy, netip.MustParseAddr("10.1.0.1")
+	list, anna := sender.Client{Login: "newsletter@example.com", Addr: inside}, sender.Client{Login: "anna@example.com", Addr: inside}
+	if p.MayUse(list, "news@example.org").Use != sender.Allowed || p.MayUse(anna, "news@example.org").Use != sender.Reserved ||
+		p.MayUse(anna, "anna@shop.example.org").Use != sender.Allowed || p.MayUse(anna, "anna@example.net").Use != sender.Foreign {
+		t.Error("the example does not mean what the page says")
+	}
+}
+
+// Every key is shown.
 func TestConfigShow_SendersAndMilter(t *testing.T) {
 	out, _, _, err := configCommand(t, mailConfig, true, "show")
 	if err != nil {
