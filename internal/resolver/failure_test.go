@@ -408,6 +408,7 @@ postseal_dns_questions_total{type="A"} 1
 postseal_dns_questions_total{type="AAAA"} 0
 postseal_dns_questions_total{type="CNAME"} 0
 postseal_dns_questions_total{type="MX"} 1
+postseal_dns_questions_total{type="PTR"} 0
 postseal_dns_questions_total{type="TLSA"} 0
 postseal_dns_questions_total{type="TXT"} 0
 postseal_dns_questions_total{type="probe"} 0

@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -43,6 +44,15 @@ func (r *Resolver) CNAME(ctx context.Context, name string) (Answer[string], erro
 // alias at that name is followed (RFC 7672 §2.1.3).
 func (r *Resolver) TLSA(ctx context.Context, name string) (Answer[TLSA], error) {
 	return look(ctx, r, name, dns.TypeTLSA, tlsaData)
+}
+
+// PTR looks up the names of an address, RFC 1035 §3.5, RFC 3596 §2.5.
+func (r *Resolver) PTR(ctx context.Context, addr netip.Addr) (Answer[string], error) {
+	name, err := dns.ReverseAddr(addr.Unmap().WithZone("").String())
+	if err != nil {
+		return Answer[string]{}, &Error{Name: addr.String(), Type: "PTR", Cause: fmt.Errorf("%w: %w", ErrBadName, err)}
+	}
+	return look(ctx, r, name, dns.TypePTR, nameData)
 }
 
 func look[T any](ctx context.Context, r *Resolver, name string, qtype uint16, decode func(msg []byte, off, end int) (T, error)) (Answer[T], error) {

@@ -27,7 +27,9 @@ ad ex.test 60 MX 0 .
 ad alias.test 30 CNAME Target.Test.
 ad _25._tcp.ex.test 300 TLSA 3 1 1 00ff
 ad _25._tcp.ex.test 300 TLSA 9 9 9 ab
-ad ex.test 300 TXT "a" "b"`)
+ad ex.test 300 TXT "a" "b"
+ad 1.2.0.192.in-addr.arpa 300 PTR Host.Ex.Test.
+ad 1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa 300 PTR six.ex.test.`)
 	r := ask(t, s)
 	ctx := t.Context()
 
@@ -50,6 +52,15 @@ ad ex.test 300 TXT "a" "b"`)
 	cname, err := r.CNAME(ctx, "alias.test")
 	if err != nil || cname.Canonical != "alias.test" || !slices.Equal(cname.Records, []string{"target.test"}) {
 		t.Errorf("CNAME: %+v, %v", cname, err)
+	}
+	for address, name := range map[string]string{"192.0.2.1": "host.ex.test", "::ffff:192.0.2.1": "host.ex.test", "2001:db8::1": "six.ex.test"} {
+		ptr, err := r.PTR(ctx, netip.MustParseAddr(address))
+		if err != nil || !slices.Equal(ptr.Records, []string{name}) {
+			t.Errorf("PTR of %s: %+v, %v", address, ptr, err)
+		}
+	}
+	if _, err := r.PTR(ctx, netip.Addr{}); !errors.Is(err, resolver.ErrBadName) {
+		t.Errorf("PTR of nothing: %v", err)
 	}
 	tlsa, err := r.TLSA(ctx, "_25._tcp.ex.test")
 	wantTLSA := []resolver.TLSA{{3, 1, 1, []byte{0, 255}}, {9, 9, 9, []byte{0xab}}}

@@ -18,7 +18,7 @@ type metrics struct {
 	state     *prometheus.GaugeVec
 }
 
-var typeNames = [...]string{"A", "AAAA", "CNAME", "MX", "TLSA", "TXT"}
+var typeNames = [...]string{"A", "AAAA", "CNAME", "MX", "TLSA", "TXT", "PTR"}
 
 var causeNames = [...]string{"timeout", "unreachable", "servfail", "refused", "malformed", "truncated", "chain", "cancelled"}
 
@@ -73,6 +73,8 @@ func (m *metrics) asked(qtype uint16) {
 		m.byType[4].Inc()
 	case dns.TypeTXT:
 		m.byType[5].Inc()
+	case dns.TypePTR:
+		m.byType[6].Inc()
 	}
 }
 
