@@ -87,6 +87,7 @@ type Engine struct {
 	others  *cache.Memory[destination]
 	hosts   *cache.Memory[host]
 	common  sync.Map // interned answers, by text and plan
+	warming sync.Map // keys that Warm gathers for
 
 	reading   sync.Mutex    // one reads the whole store at a time
 	unread    atomic.Bool   // the store may hold policies that memory does not
