@@ -1,0 +1,51 @@
+package milter
+
+import (
+	"strings"
+
+	wire "github.com/emersion/go-milter"
+)
+
+// reply is an answer to Postfix. go-milter replaces the backend of a connection
+// after every response whose Continue is false: one refused recipient, or the end
+// of the first message, would lose the client's address, its login and the sender.
+// So all of ours continue, and what belongs to a message is reset by the session.
+type reply wire.Message
+
+// Response gives the packet.
+func (r *reply) Response() *wire.Message { return (*wire.Message)(r) }
+
+// Continue is always true.
+func (r *reply) Continue() bool { return true }
+
+var (
+	proceed = &reply{Code: byte(wire.ActContinue)}
+	// accept is only ever the answer to the end of a message: Postfix takes it,
+	// at an earlier stage, for the verdict on all that follows.
+	accept = &reply{Code: byte(wire.ActAccept)}
+)
+
+// maxReply bounds the text of a reply; RFC 5321 §4.5.3.1.5 allows 512 octets with the code.
+const maxReply = 450
+
+// refuse is a reply with a code of its own, "NNN N.N.N", and a text.
+func refuse(code, text string) *reply {
+	var b strings.Builder
+	b.WriteString(code)
+	b.WriteByte(' ')
+	for _, r := range text {
+		if b.Len() >= maxReply {
+			break
+		}
+		switch {
+		case r == '%': // Postfix expands %% to %, as libmilter's smfi_setreply has it
+			b.WriteString("%%")
+		case r >= ' ' && r <= '~':
+			b.WriteRune(r)
+		default:
+			b.WriteByte('?')
+		}
+	}
+	b.WriteByte(0)
+	return &reply{Code: byte(wire.ActReplyCode), Data: []byte(b.String())}
+}
