@@ -11,6 +11,7 @@ import (
 	"github.com/postseal/postseal/internal/postfix/tlspolicy"
 	"github.com/postseal/postseal/internal/resolver"
 	"github.com/postseal/postseal/internal/sender"
+	"github.com/postseal/postseal/milter"
 	"github.com/postseal/postseal/policy"
 )
 
@@ -117,16 +118,10 @@ type SendersConfig struct {
 // MilterConfig is [milter] with [milter.actions] and [milter.breaker].
 type MilterConfig struct {
 	ListenConfig
-	Action    string            // one of milterActions, for every finding of class fail
-	AddHeader bool              // Authentication-Results
-	Actions   map[string]string // by finding, for those that have an action of their own
-	Breaker   BreakerConfig
-}
-
-// BreakerConfig is [milter.breaker].
-type BreakerConfig struct {
-	Window int     // messages, 1 to maxBreakerWindow
-	Share  float64 // of them that may be acted on; above 0, at most 1
+	Action    milter.Action            // for every finding of class fail
+	AddHeader bool                     // Authentication-Results
+	Actions   map[string]milter.Action // by finding, for those that have an action of their own
+	Breaker   milter.Breaker
 }
 
 // DANEMode is the weaker of the global and the own mode (CMB-16).
@@ -204,7 +199,7 @@ func defaults(e environment) *Config {
 	return &Config{
 		Socketmap:  SocketmapConfig{ListenConfig: open("inet:127.0.0.1:8463"), Drain: 105 * time.Second},
 		Delegation: DelegationConfig{ListenConfig: open(), Deadline: 2 * time.Second},
-		Milter:     MilterConfig{ListenConfig: open(), Action: "monitor", Breaker: BreakerConfig{Window: 200, Share: 0.5}},
+		Milter:     MilterConfig{ListenConfig: open("inet:127.0.0.1:8465"), Breaker: milter.Breaker{Window: 200, Share: 0.5}},
 		HTTP:       open("inet:127.0.0.1:8466"),
 		Control:    ControlConfig{Listen: "unix:" + filepath.Join(run, "control.sock"), UnixMode: 0o600},
 		Resolver:   ResolverConfig{Probe: "ns:."},

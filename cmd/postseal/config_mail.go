@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/postseal/postseal/internal/sender"
+	"github.com/postseal/postseal/milter"
 )
 
 // This file reads, shows and doubts what decides about messages: [senders] and
@@ -21,38 +22,22 @@ const (
 	maxEgress        = 64      // SPF is asked for each of them
 )
 
-// milterActions are what may come of a finding, the mildest first.
-var milterActions = []string{"monitor", "hold", "tempfail", "reject"}
-
-// knownFindings are those that [milter.actions] may name. A test holds the list
-// against the package that makes findings.
-var knownFindings = []string{
-	"unsigned", "signature-invalid",
-	"key-missing", "key-mismatch", "key-revoked", "key-weak", "key-testing",
-	"signature-expires", "body-length-limit", "headers-unsigned",
-	"unaligned",
-	"from-missing", "from-multiple", "from-invalid", "from-foreign",
-	"sender-not-allowed",
-	"spf-egress", "dmarc-missing",
-	"oneclick-missing", "oneclick-unsigned",
-	"fragile-8bit", "fragile-longline", "header-duplicate", "tls-required-no",
-}
-
 // readMilter reads [milter].
 func (r *reading) readMilter(t *table, c *MilterConfig) {
 	t.listen(&c.ListenConfig)
-	t.notYet(&c.ListenConfig)
-	action := word(milterActions...)
-	valueOf(t, "action", "an action", &c.Action, action)
+	valueOf(t, "action", "an action", &c.Action, milter.ParseAction)
 	t.boolean("add_header", &c.AddHeader)
 
 	actions := t.section("actions")
-	c.Actions = map[string]string{}
-	for _, finding := range knownFindings {
-		var own string
-		if valueOf(actions, finding, "an action", &own, action); own != "" {
-			c.Actions[finding] = own
-		}
+	c.Actions = map[string]milter.Action{}
+	for _, finding := range milter.Actionable() {
+		actions.text(finding, "an action", func(text string) error {
+			a, err := milter.ParseAction(text)
+			if err == nil {
+				c.Actions[finding] = a
+			}
+			return err
+		})
 	}
 
 	breaker := t.section("breaker")
@@ -125,11 +110,11 @@ func egressAddress(text string) (netip.Addr, error) {
 func (w *tomlWriter) milter(c *MilterConfig) {
 	w.section("milter")
 	w.listen(c.ListenConfig)
-	w.text("action", c.Action)
+	w.text("action", c.Action.String())
 	fmt.Fprintf(w, "add_header = %t\n", c.AddHeader)
 	w.section("milter.actions")
 	for _, finding := range slices.Sorted(maps.Keys(c.Actions)) {
-		w.text(finding, c.Actions[finding])
+		w.text(finding, c.Actions[finding].String())
 	}
 	w.section("milter.breaker")
 	fmt.Fprintf(w, "window = %d\n", c.Breaker.Window)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/postseal/postseal/internal/sender"
+	"github.com/postseal/postseal/milter"
 )
 
 // mailConfig has every key of [senders] and [milter].
@@ -52,10 +53,10 @@ func TestConfig_SendersAndMilter(t *testing.T) {
 		"client":     {texts(s.Allow[0].Clients), []string{"10.1.0.0/16"}},
 		"from":       {texts(s.Allow[0].From), []string{"example.com", "news@example.org"}},
 		"source":     {s.Allow[1].Source, "postseal.toml:12"},
-		"action":     {c.Milter.Action, "hold"},
+		"action":     {c.Milter.Action, milter.Hold},
 		"add_header": {c.Milter.AddHeader, true},
-		"actions":    {c.Milter.Actions, map[string]string{"unsigned": "tempfail", "from-foreign": "reject", "fragile-8bit": "monitor"}},
-		"breaker":    {c.Milter.Breaker, BreakerConfig{Window: 50, Share: 0.25}},
+		"actions":    {c.Milter.Actions, map[string]milter.Action{"unsigned": milter.Tempfail, "from-foreign": milter.Reject, "fragile-8bit": milter.Monitor}},
+		"breaker":    {c.Milter.Breaker, milter.Breaker{Window: 50, Share: 0.25}},
 	} {
 		if !reflect.DeepEqual(v[0], v[1]) {
 			t.Errorf("%s: got %v, want %v", name, v[0], v[1])
@@ -75,7 +76,7 @@ func TestConfig_SendersByDefault(t *testing.T) {
 		if p == nil || !p.Outgoing(sender.Client{Login: "anna"}) || !p.Outgoing(sender.Client{Local: true}) || p.Outgoing(sender.Client{}) {
 			t.Errorf("%+v", p)
 		}
-		if c.Milter.Action != "monitor" || c.Milter.AddHeader || len(c.Milter.Actions) != 0 || c.Milter.Breaker != (BreakerConfig{200, 0.5}) {
+		if c.Milter.Action != milter.Monitor || c.Milter.AddHeader || len(c.Milter.Actions) != 0 || c.Milter.Breaker != (milter.Breaker{Window: 200, Share: 0.5}) {
 			t.Errorf("%+v", c.Milter)
 		}
 	}
@@ -144,7 +145,7 @@ func TestConfig_MilterRefused(t *testing.T) {
 		{"[milter.actions]\nunsigend = 'hold'", `postseal.toml:2: milter.actions.unsigend: unknown key; did you mean "unsigned"?`},
 		{"[milter.actions]\nfrom_foreign = 'hold'", `did you mean "from-foreign"?`},
 		{"[milter.actions]\nUnsigned = 'hold'", `did you mean "unsigned"?`},
-		{"[milter.actions]\nspam = 'hold'", "unknown key; in [milter.actions] there are: body-length-limit, dmarc-missing, "},
+		{"[milter.actions]\nspam = 'hold'", "unknown key; in [milter.actions] there are: alignment-differs, body-invalid, "},
 		{"[milter.actions]\nwindow = 7", "unknown key; it belongs in [milter.breaker]"},
 		{"[milter]\nunsigned = 'hold'", "unknown key; it belongs in [milter.actions]"},
 		{"[milter]\nactions = 'hold'", "postseal.toml:2: milter.actions: want a section [milter.actions], not a string"},
@@ -170,18 +171,18 @@ func TestConfig_MilterRefused(t *testing.T) {
 }
 
 func TestConfig_MilterTakesEveryFindingAndAction(t *testing.T) {
-	for _, finding := range knownFindings {
-		for _, action := range milterActions {
-			c := mustLoad(t, "[milter.actions]\n"+finding+" = '"+action+"'\n")
-			if want := map[string]string{finding: action}; !reflect.DeepEqual(c.Milter.Actions, want) {
+	for _, finding := range milter.Actionable() {
+		for _, action := range []milter.Action{milter.Monitor, milter.Hold, milter.Tempfail, milter.Reject} {
+			c := mustLoad(t, "[milter.actions]\n"+finding+" = '"+action.String()+"'\n")
+			if want := map[string]milter.Action{finding: action}; !reflect.DeepEqual(c.Milter.Actions, want) {
 				t.Errorf("got %v, want %v", c.Milter.Actions, want)
 			}
 		}
 	}
-	for text, want := range map[string]BreakerConfig{
-		"window = 1\nshare = 1":         {1, 1},
-		"window = 100000\nshare = 1e-9": {100000, 1e-9},
-		"share = 1.0":                   {200, 1},
+	for text, want := range map[string]milter.Breaker{
+		"window = 1\nshare = 1":         {Window: 1, Share: 1},
+		"window = 100000\nshare = 1e-9": {Window: 100000, Share: 1e-9},
+		"share = 1.0":                   {Window: 200, Share: 1},
 	} {
 		c := mustLoad(t, "[milter.breaker]\n"+text+"\n")
 		if c.Milter.Breaker != want {

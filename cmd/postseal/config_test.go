@@ -314,7 +314,6 @@ func TestConfig_Refused(t *testing.T) {
 		{"[cache]\npath = 'postseal.db'", "absolute path"},
 		{"[ledger]\npath = '/var/lib/'", "absolute path"},
 		{"[delegation]\nlisten = ['inet:127.0.0.1:8464']", "postseal.toml:2: delegation.listen: this version has no delegation service yet; write listen = []"},
-		{"[milter]\nlisten = ['inet:127.0.0.1:8465']", "postseal.toml:2: milter.listen: this version has no milter service yet"},
 		{"[http]\nlisten = ['inet:127.0.0.1:8463']", `http.listen[0]: "inet:127.0.0.1:8463" is taken by [socketmap]`},
 	} {
 		_, _, err := load(t, tt.text)

@@ -22,6 +22,7 @@ import (
 	"github.com/postseal/postseal/cache"
 	"github.com/postseal/postseal/cache/sqlite"
 	"github.com/postseal/postseal/internal/resolver"
+	"github.com/postseal/postseal/milter"
 	"github.com/postseal/postseal/policy"
 	"github.com/postseal/postseal/policy/mtasts"
 	"github.com/postseal/postseal/policy/socketmap"
@@ -41,6 +42,9 @@ type daemon struct {
 	engine    *policy.Engine
 	gate      *gate
 	socketmap *socketmap.Server
+	inspector *milter.Inspector
+	milter    *milter.Server
+	signed    *signedDomains
 	sockets   *sockets
 	postfix   *postfixWatch
 
@@ -96,8 +100,25 @@ func newDaemon(ctx context.Context, opts *globalOptions, logger *slog.Logger) (*
 		d.socketmap.Drain = -1 // zero would be the default
 	}
 	registerSocketmap(d.registry, d.socketmap)
+	if err := d.newMilter(cfg); err != nil {
+		return nil, errors.Join(err, d.store.Close())
+	}
 	d.postfix = newPostfixWatch(d)
 	return d, nil
+}
+
+// newMilter makes what judges messages.
+func (d *daemon) newMilter(cfg *Config) (err error) {
+	d.signed = newSignedDomains(d.store, d.log)
+	d.inspector, err = milter.New(milter.Config{
+		DNS: milterDNS{d.resolver}, Destinations: d.engine, Seen: d.signed, Logger: d.log, Registerer: d.registry, Settings: milterSettings(cfg),
+	})
+	if err != nil {
+		return err
+	}
+	d.milter = &milter.Server{Inspector: d.inspector, Logger: d.log}
+	registerMilter(d.registry, d.milter)
+	return nil
 }
 
 // openStore opens the store on disk. Without a disk that can be written the
@@ -169,6 +190,7 @@ func (d *daemon) run(ctx context.Context) error {
 	var work sync.WaitGroup
 	defer func() {
 		end()
+		d.inspector.Close()
 		work.Wait()
 		if err := d.store.Close(); err != nil {
 			d.log.Error("the store did not close cleanly", "error", err)
@@ -178,6 +200,7 @@ func (d *daemon) run(ctx context.Context) error {
 	work.Go(func() { d.tell("resolver", d.resolver.Run(life)) })
 	d.postfix.read(life)
 	work.Go(func() { d.tell("engine", d.engine.Run(life)) })
+	work.Go(func() { d.signed.run(life) })
 	work.Go(func() { d.postfix.run(life) })
 	work.Go(func() { d.settle(life, d.resolver.Ready) })
 	err := d.listen(ctx, d.config())
@@ -201,10 +224,16 @@ func (d *daemon) run(ctx context.Context) error {
 // nothing to drain.
 func (d *daemon) socketsDrained(err error) {
 	if err != nil {
-		d.socketmap.Close()
+		d.cutConnections()
 		d.sockets.close()
 	}
 	d.sockets.work.Wait()
+}
+
+// cutConnections ends what is being served at once.
+func (d *daemon) cutConnections() {
+	d.socketmap.Close()
+	d.milter.Close()
 }
 
 func (d *daemon) tell(what string, err error) {
@@ -246,6 +275,7 @@ func (d *daemon) listen(ctx context.Context, c *Config) error {
 		return err
 	}
 	return errors.Join(
+		d.sockets.apply(ctx, service{name: "milter", serve: d.milter.Serve}, places(c.Milter.ListenConfig)),
 		d.sockets.apply(ctx, service{name: "http", serve: serveHTTP(d.httpHandler())}, places(c.HTTP)),
 		d.sockets.apply(ctx, service{name: "control", serve: serveHTTP((&control{d}).handler())}, places(commands)),
 	)
@@ -298,6 +328,7 @@ func (d *daemon) reload() error {
 	d.fetcher.Store(fetcher)
 	d.cfg.Store(cfg)
 	d.decideAnew()
+	d.inspector.Configure(milterSettings(cfg))
 	d.postfix.reread()
 	d.log.Info("configuration read again", "config", cfg.Path, "rules", len(cfg.Rules.All()))
 	return nil

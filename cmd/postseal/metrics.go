@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/postseal/postseal/milter"
 	"github.com/postseal/postseal/policy/socketmap"
 )
 
@@ -42,4 +43,16 @@ func (r readiness) print(w io.Writer) {
 	for _, d := range r.Detail {
 		fmt.Fprintln(w, "-", d)
 	}
+}
+
+// registerMilter exports the counts of the milter server.
+func registerMilter(r prometheus.Registerer, s *milter.Server) {
+	r.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "postseal_milter_connections", Help: "Connections of Postfix that are open."},
+			func() float64 { return float64(s.Stats().Conns) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "postseal_milter_connections_total", Help: "Connections accepted."},
+			func() float64 { return float64(s.Stats().Accepted) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "postseal_milter_panics_total", Help: "Messages that went on unjudged because judging them failed."},
+			func() float64 { return float64(s.Stats().Panics) }),
+	)
 }

@@ -124,7 +124,7 @@ func (d *daemon) heed(life context.Context, signals <-chan os.Signal, drain cont
 				}
 			case draining:
 				d.log.Warn("second signal: ending at once", "signal", s.String())
-				d.socketmap.Close()
+				d.cutConnections()
 			default:
 				draining = true
 				d.log.Info("ending once Postfix's connections are gone; a second signal ends at once", "signal", s.String(), "connections", d.socketmap.Conns(), "at_most", d.config().Socketmap.Drain)

@@ -209,6 +209,9 @@ func (p *Policy) oursCanonical(name string) bool {
 	return ok || p.anyDomain()
 }
 
+// Restricted tells whether Domains were given, so that some domain is not ours.
+func (p *Policy) Restricted() bool { return !p.anyDomain() }
+
 func (p *Policy) anyDomain() bool { return len(p.ours.exact)+len(p.ours.below) == 0 }
 
 // Covers tells whether every address that an element names has a domain of ours.
