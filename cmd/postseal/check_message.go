@@ -124,7 +124,7 @@ func writeReport(out io.Writer, r *milter.Report) error {
 	fmt.Fprintln(w)
 	for _, f := range r.Findings {
 		fmt.Fprintf(w, "\n  %-5s %s: %s\n", f.Class, f.Name, f.Detail)
-		if f.Code != "" {
+		if f.Code != "" && f.Class != "info" {
 			fmt.Fprintf(w, "        receivers answer %s\n", f.Code)
 		}
 		if f.Action != milter.Monitor {
