@@ -2,6 +2,7 @@ package milter
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -38,7 +39,8 @@ const (
 	longestNegative = time.Minute
 	failureLasts    = 10 * time.Second
 	askTimeout      = 6 * time.Second // of one question, whoever waits for it
-	maxRemembered   = 20_000          // answers of each kind
+	maxRemembered   = 10_000          // answers of each kind
+	maxText         = 16 << 10        // octets of one answer; the key of RSA with 16,384 bits has 3 kB
 	maxAsking       = 200             // questions under way
 )
 
@@ -69,7 +71,22 @@ func (l *lookups) TXT(ctx context.Context, name string) (Records[string], error)
 func (l *lookups) WarmTXT(name string) { l.txt.start(name, l.askTXT(name)) }
 
 func (l *lookups) askTXT(name string) ask[Records[string]] {
-	return question(l.work, name, l.dns.TXT)
+	return question(l.work, name, l.smallTXT)
+}
+
+var errLargeAnswer = fmt.Errorf("the answer has more than %d octets", maxText)
+
+// smallTXT bounds what a signer's choice of names can make us remember.
+func (l *lookups) smallTXT(ctx context.Context, name string) (Records[string], error) {
+	r, err := l.dns.TXT(ctx, name)
+	size := 0
+	for _, text := range r.Values {
+		size += len(text)
+	}
+	if size > maxText {
+		return Records[string]{}, errLargeAnswer
+	}
+	return r, err
 }
 
 // canReceive says whether a domain has a mail host (DM-006): an MX record that is

@@ -289,7 +289,7 @@ func TestReadFile(t *testing.T) {
 	signed := sign(t, "r", letter("anna@ex.test", "Hello\r\nworld"))
 	for name, text := range map[string]string{
 		"CRLF": signed, "LF": strings.ReplaceAll(signed, "\r\n", "\n"),
-		"mbox": "From anna Thu Jan  1 00:00:00 1970\n" + strings.ReplaceAll(signed, "\r\n", "\n"),
+		"mbox":                    "From anna Thu Jan  1 00:00:00 1970\n" + strings.ReplaceAll(signed, "\r\n", "\n"),
 		"no end of the last line": strings.TrimSuffix(signed, "\r\n"),
 	} {
 		r, err := i.ReadFile(context.Background(), Envelope{FromAuthor: true}, strings.NewReader(text))

@@ -44,6 +44,4 @@ const (
 
 	minBackoff = 5 * time.Millisecond
 	maxBackoff = time.Second
-	// logInterval is how often the same mishap of a peer is logged at most.
-	logInterval = time.Minute
 )

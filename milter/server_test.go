@@ -254,4 +254,3 @@ type panicking struct{}
 
 func (panicking) Warm(string)            { panic("a test") }
 func (panicking) Standing(string) string { return "" }
-
