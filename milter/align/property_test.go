@@ -172,9 +172,9 @@ func TestDM034_K053_TroubleNeverFails(t *testing.T) {
 	})
 }
 
-// TestDM007_HeadersExcuseNothing: one more header field never removes a finding
+// TestHeadersExcuseNothing: one more header field never removes a finding
 // of class fail about who sends and who signed.
-func TestDM007_HeadersExcuseNothing(t *testing.T) {
+func TestHeadersExcuseNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := drawMessage(t)
 		before := Check(m)
