@@ -23,21 +23,27 @@ func sign(all ...Signature) func(m *Message) {
 	return func(m *Message) { m.Signatures = all }
 }
 
+// Changes of a message that more than one table needs.
+var (
+	third     = with(broken("esp.test", CauseSignature), func(s *Signature) { s.Ours = false })
+	noRecord  = func(m *Message) { m.DMARC = DMARC{} }
+	own       = func(m *Message) { m.DomainsConfigured, m.AuthorOurs = true, true }
+	forwarded = func(m *Message) { m.Forwarded = true }
+)
+
+// both makes several changes.
+func both(all ...func(m *Message)) func(m *Message) {
+	return func(m *Message) {
+		for _, change := range all {
+			change(m)
+		}
+	}
+}
+
 func TestCheckSignatures(t *testing.T) {
 	temp := with(fine("ex.test"), func(s *Signature) { s.Status = TempError })
 	tempOther := with(fine("esp.test"), func(s *Signature) { s.Status, s.Ours = TempError, false })
-	third := with(broken("esp.test", CauseSignature), func(s *Signature) { s.Ours = false })
 	none := func(m *Message) { m.set("DKIM-Signature"); m.Signatures = nil }
-	noRecord := func(m *Message) { m.DMARC = DMARC{} }
-	both := func(all ...func(m *Message)) func(m *Message) {
-		return func(m *Message) {
-			for _, f := range all {
-				f(m)
-			}
-		}
-	}
-	own := func(m *Message) { m.DomainsConfigured, m.AuthorOurs = true, true }
-	forwarded := func(m *Message) { m.Forwarded = true }
 	checkAll(t, []verdictCase{
 		{"all is well", nil, ""},
 		{"BLK001 unsigned", none, "unsigned=fail"},
@@ -70,7 +76,11 @@ func TestCheckSignatures(t *testing.T) {
 		{"K013 too many", sign(fine("ex.test"), Signature{Domain: "ex.test"}), "signature-fragile=info"},
 		{"body cut", both(sign(Signature{Domain: "ex.test"}), func(m *Message) { m.BodyCut = true }), "size-limit=weak"},
 		{"body cut, broken", both(sign(broken("ex.test", CauseSignature)), func(m *Message) { m.BodyCut = true }), "signature-invalid=weak size-limit=weak"},
+	})
+}
 
+func TestCheckUnaligned(t *testing.T) {
+	checkAll(t, []verdictCase{
 		{"forwarded, another's broken", both(forwarded, own, sign(third)), "signature-invalid=weak unaligned=weak"},
 		{"forwarded, ours broken", both(forwarded, own, sign(broken("ex.test", CauseSignature))), "signature-invalid=fail"},
 		{"forwarded, unaligned", both(forwarded, sign(fine("esp.test"))), "unaligned=weak"},

@@ -90,6 +90,8 @@ func (d *Discovery) Trouble() string {
 		return fmt.Sprintf("receivers that follow RFC 7489 find no DMARC record, those that follow RFC 9989 find that of %s: %s", newer.At, older.why())
 	case older.Found && !newer.Found:
 		return fmt.Sprintf("receivers that follow RFC 9989 find no DMARC record, those that follow RFC 7489 find that of %s: %s", older.At, newer.why())
+	case newer.Found && newer.Record.InvalidNP:
+		return fmt.Sprintf("the DMARC record of %s counts as p=none for a part of the receivers: np= has no valid value", newer.At)
 	case newer.Found && newer.At != older.At:
 		return fmt.Sprintf("receivers find two DMARC records: that of %s by RFC 9989, that of %s by RFC 7489", newer.At, older.At)
 	case newer.Found:

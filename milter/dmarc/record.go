@@ -132,12 +132,13 @@ func ParseRecord(txt string) (Record, error) {
 			r.set(key, strings.Trim(value, wsp))
 		}
 	}
-	if r.P == Absent {
-		if r.InvalidP {
-			r.strict7489("p= has no valid value")
-		} else {
-			r.strict7489("there is no p=")
-		}
+	switch {
+	case r.InvalidP:
+		r.strict7489("p= has no valid value")
+	case r.P == Absent:
+		r.strict7489("there is no p=")
+	case r.InvalidSP:
+		r.strict7489("sp= has no valid value, so that it counts as p=none")
 	}
 	return r, nil
 }
