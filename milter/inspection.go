@@ -125,6 +125,13 @@ func (x *Inspection) EndOfHeader() {
 		x.envelope.MailFrom = x.author.Addresses[0].String()
 		x.envelope.Mailer = x.envelope.MailFrom
 	}
+	if x.envelope.File {
+		// A file has no envelope to tell: only an address in UTF-8 needs SMTPUTF8.
+		x.envelope.UTF8 = align.UTF8No
+		if !isASCII(x.envelope.MailFrom) {
+			x.envelope.UTF8 = align.UTF8Yes
+		}
+	}
 	v := dkim.Verifier{Lookup: x.inspector.key, Prefer: x.state.prefer}
 	x.dkim = v.Begin(x.fields)
 	x.warm()
@@ -162,6 +169,10 @@ func (x *Inspection) End(ctx context.Context) *Report {
 func (x *Inspection) clock() func() {
 	began := time.Now()
 	return func() { x.spent += time.Since(began) }
+}
+
+func isASCII(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r > 0x7f }) < 0
 }
 
 // cutLast cuts s around the last sep: a quoted local part may hold another.
