@@ -82,13 +82,13 @@ func (s *signature) explainFields(h *header, fits func(Canonicalization, []int32
 		// Added on top: h= names it at least as often as it is there.
 		if c.present <= c.named {
 			if fits(s.res.HeaderCanonicalization, without(s.picks, h, c.name)) {
-				return fmt.Sprintf("%s was added after signing (h= names it %d times, %d are there): let what adds it run before the signer", c.name, c.named, c.present)
+				return fmt.Sprintf("%s was added after signing (h= names it %d times, %d are there): let what adds it run before the signer", join(c.name), c.named, c.present)
 			}
 			continue
 		}
 		// Added at the bottom: the ones further up were signed.
 		if fits(s.res.HeaderCanonicalization, s.shifted(h, c.name)) {
-			return fmt.Sprintf("%s was added below the one signed (h= names it %d times, %d are there): let what adds it run before the signer", c.name, c.named, c.present)
+			return fmt.Sprintf("%s was added below the one signed (h= names it %d times, %d are there): let what adds it run before the signer", join(c.name), c.named, c.present)
 		}
 	}
 	return ""

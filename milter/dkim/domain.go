@@ -18,6 +18,9 @@ const (
 // A-labels (RFC 8616 §4). Names of ASCII stay as they are but for their case:
 // idna would refuse some that are in use.
 func aLabels(name string) (string, error) {
+	if len(name) > 4*maxName {
+		return "", fmt.Errorf("it has %d octets", len(name))
+	}
 	if isASCII(name) {
 		return strings.ToLower(name), nil
 	}
@@ -92,8 +95,8 @@ func lowered[T string | []byte](s T) string {
 	return string(s)
 }
 
-// join lists names for a detail: in one line, and not too long.
-func join(names []string) string {
+// join lists foreign names for a detail: in one line, and not too long.
+func join(names ...string) string {
 	list := strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {
 			return '?'

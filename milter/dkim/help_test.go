@@ -133,7 +133,18 @@ func want(t testing.TB, r dkim.Result, cause dkim.Cause) {
 	if r.Cause != cause || (cause == "") != (r.Status == dkim.Pass) || (cause == "") != (r.Detail == "") {
 		t.Errorf("%v %q (%s), want %q", r.Status, r.Cause, r.Detail, cause)
 	}
+	if !fitsALog(r.Detail) {
+		t.Errorf("detail %q", r.Detail)
+	}
+	for _, n := range r.Notes {
+		if !fitsALog(n.Detail) {
+			t.Errorf("detail %q", n.Detail)
+		}
+	}
 }
+
+// fitsALog tells whether a text is one line, and not too long.
+func fitsALog(s string) bool { return len(s) < 1000 && !strings.ContainsAny(s, "\r\n\t\x00\x7f") }
 
 // hasNote returns the note of the name.
 func hasNote(r dkim.Result, name string) (dkim.Note, bool) {

@@ -12,9 +12,9 @@ import (
 	"github.com/postseal/postseal/milter/dkim"
 )
 
-// TestKey holds the reading of key records, RFC 6376 §3.6.1. The signature is
-// a good one of the RSA key; {P} stands for that key in base64.
-func TestKey(t *testing.T) {
+// keyCases are key records for a good signature of the RSA key; {P} stands for
+// that key in base64.
+func keyCases(t testing.TB) []keyCase {
 	public := record(t, "rsa2048")
 	_, p, _ := strings.Cut(public, "p=")
 	pkcs1 := base64.StdEncoding.EncodeToString(x509.MarshalPKCS1PublicKey(keys()["rsa2048"].Public().(*rsa.PublicKey)))
@@ -23,11 +23,7 @@ func TestKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct {
-		name    string
-		records []string
-		want    dkim.Cause
-	}{
+	cases := []keyCase{
 		{"K030/as it is", []string{"v=DKIM1; k=rsa; p={P}"}, ""},
 		{"K030/p alone", []string{"p={P}"}, ""},
 		{"K030/semicolon at the end", []string{"p={P};"}, ""},
@@ -71,13 +67,28 @@ func TestKey(t *testing.T) {
 		{"K044/none", []string{"s=; p={P}"}, dkim.KeyWrongUse},
 		{"another key", []string{record(t, "other")}, dkim.AnotherKey},
 		{"another size", []string{record(t, "rsa1024")}, dkim.AnotherKey},
-	} {
+	}
+	for _, c := range cases {
+		for i := range c.records {
+			c.records[i] = strings.Replace(c.records[i], "{P}", p, 1)
+		}
+	}
+	return cases
+}
+
+type keyCase struct {
+	name    string
+	records []string
+	want    dkim.Cause
+}
+
+func (c keyCase) zone() zone { return zone{"rsa2048._domainkey.ex.test": c.records} }
+
+// TestKey holds the reading of key records, RFC 6376 §3.6.1.
+func TestKey(t *testing.T) {
+	for _, c := range keyCases(t) {
 		t.Run(c.name, func(t *testing.T) {
-			var records []string
-			for _, r := range c.records {
-				records = append(records, strings.Replace(r, "{P}", p, 1))
-			}
-			r := one(t, zone{"rsa2048._domainkey.ex.test": records}, message(basic().sign(t)))
+			r := one(t, c.zone(), message(basic().sign(t)))
 			want(t, r, c.want)
 			if temporary := c.want == dkim.KeyUnavailable; (r.Status == dkim.TempError) != temporary {
 				t.Errorf("status %v", r.Status)
@@ -149,9 +160,9 @@ func TestK040_K043_Flags(t *testing.T) {
 	want(t, one(t, z, message(basic().with("i=a@sub.ex.test").sign(t))), dkim.KeyStrict)
 }
 
-// TestK030_K045_Lookups: each name once, only those that matter, and none
+// TestK030_Lookups: each name once, only those that matter, and none
 // before the end.
-func TestK030_K045_Lookups(t *testing.T) {
+func TestK030_Lookups(t *testing.T) {
 	z, asked := world(t), []string(nil)
 	v := dkim.Verifier{Lookup: func(ctx context.Context, name string) ([]string, error) {
 		asked = append(asked, name)

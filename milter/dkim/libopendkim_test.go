@@ -27,16 +27,19 @@ type verdict struct {
 	passed bool
 }
 
+// peerDir is where buildPeer has put the program, to be removed at the end.
+var peerDir string
+
 // buildPeer compiles testdata/libopendkim.c once, for all tests.
 var buildPeer = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "libopendkim")
 	if err != nil {
 		return "", err
 	}
+	peerDir = dir
 	path := filepath.Join(dir, "verify")
 	out, err := exec.Command("cc", "-O2", "-Wall", "-o", path, "testdata/libopendkim.c", "-lopendkim").CombinedOutput()
 	if err != nil {
-		os.RemoveAll(dir)
 		return "", fmt.Errorf("cc: %w\n%s", err, out)
 	}
 	return path, nil
@@ -44,8 +47,8 @@ var buildPeer = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if path, err := buildPeer(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
+	if peerDir != "" {
+		os.RemoveAll(peerDir)
 	}
 	os.Exit(code)
 }
@@ -104,7 +107,7 @@ func (p *peer) verify(t testing.TB, z zone, message string, times int) ([]verdic
 		if text == nobody {
 			text = "?"
 		}
-		fmt.Fprintf(p.in, "%s\t%s\n", name, text)
+		fmt.Fprintf(p.in, "%s %d\n%s", name, len(text), text)
 	}
 	io.WriteString(p.in, message)
 	line, err := p.out.ReadString('\n')

@@ -63,7 +63,7 @@ const (
 	NoteULabel        = "domain-u-label"       // Weak: d=, i= or s= as U-labels
 	NoteEightBit      = "signature-8bit"       // Weak: octets of 8 bits elsewhere
 	NoteEmptyName     = "empty-name"           // Weak: h= has an empty name
-	NoteLooksLikeB    = "looks-like-signature" // Info: another tag holds what looks like b=
+	NoteLooksLikeB    = "looks-like-signature" // Weak: the name of another tag ends in b; Info: one holds "b="
 	NoteOneLabel      = "domain-single-label"  // Weak: d= is no domain that anybody can own
 )
 
@@ -97,7 +97,7 @@ func (s *signature) noteCoverage(h *header) {
 		}
 	}
 	if len(missing) > 0 {
-		s.res.note(NoteUnsigned, Weak, "h= leaves out what is in the header: %s", join(missing))
+		s.res.note(NoteUnsigned, Weak, "h= leaves out what is in the header: %s", join(missing...))
 	}
 	if _, oversigned := s.res.Covers("from"); !oversigned {
 		s.res.note(NoteOversign, Weak, "another From can be added on top without breaking the signature; name From once more in h=")
@@ -109,7 +109,7 @@ func (s *signature) noteCoverage(h *header) {
 		}
 	}
 	if len(fragile) > 0 {
-		s.res.note(NoteFragile, Weak, "h= names fields that are added or changed on the way: %s", join(fragile))
+		s.res.note(NoteFragile, Weak, "h= names fields that are added or changed on the way: %s", join(fragile...))
 	}
 }
 
@@ -153,26 +153,31 @@ func (s *signature) noteSyntax() {
 	if strings.HasPrefix(r.Algorithm, "ed25519-") {
 		r.note(NoteEd25519, Info, "many receivers do not verify Ed25519; it wants an RSA signature beside it")
 	}
-	// go-msgauth takes these for the value of b= and cuts them, too.
 	for _, t := range s.tags {
-		if t.name != "b" && looksLikeB(s.raw[s.value+t.start-len(t.name)-1:s.value+t.end]) {
-			r.note(NoteLooksLikeB, Info, "the tag %s= holds \"b=\", which some verifiers cut out as if it were the signature", t.name)
-			break
+		switch {
+		case t.name != "b" && strings.HasSuffix(t.name, "b"):
+			// libopendkim and go-msgauth cut its value out, too.
+			r.note(NoteLooksLikeB, Weak, "some verifiers take the tag %s= for b=: name it otherwise", join(t.name))
+			return
+		case looksLikeB(t.value):
+			// go-msgauth does, for instance in the z= of OpenDKIM's "Diagnostics yes".
+			r.note(NoteLooksLikeB, Info, "the tag %s= holds \"b=\", which some verifiers take for the signature", join(t.name))
+			return
 		}
 	}
 }
 
-func looksLikeB(b []byte) bool {
-	for at := 0; ; {
-		i := bytes.IndexByte(b[at:], '=')
-		if i <= 0 {
+// looksLikeB tells whether there is "b=" in a value, white space between aside.
+func looksLikeB(value []byte) bool {
+	for {
+		before, after, found := bytes.Cut(value, []byte("="))
+		if !found {
 			return false
 		}
-		before := trim(b[at : at+i])
-		if len(before) > 0 && before[len(before)-1] == 'b' {
+		if before = trim(before); len(before) > 0 && before[len(before)-1] == 'b' {
 			return true
 		}
-		at += i + 1
+		value = after
 	}
 }
 

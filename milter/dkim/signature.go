@@ -331,7 +331,7 @@ func (s *signature) hashes() {
 func (s *signature) eightBit() {
 	for _, t := range s.tags {
 		if t.name != "d" && t.name != "s" && t.name != "i" && !isASCII(t.value) {
-			s.res.note(NoteEightBit, Weak, "the tag %s= is not ASCII", t.name)
+			s.res.note(NoteEightBit, Weak, "the tag %s= is not ASCII", join(t.name))
 			return
 		}
 	}

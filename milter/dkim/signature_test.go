@@ -13,15 +13,11 @@ import (
 	"github.com/postseal/postseal/milter/dkim"
 )
 
-// TestSignature holds the reading of a signature to the rules. Each case is the
-// basic template with other tags; where nothing is wrong it must verify.
-func TestSignature(t *testing.T) {
+// signatureCases are the basic template with other tags; without a cause it must
+// verify.
+func signatureCases() []signatureCase {
 	long := strings.Repeat("a", 64)
-	for _, c := range []struct {
-		name string
-		tags []string
-		want dkim.Cause
-	}{
+	return []signatureCase{
 		{"K001/as it is", nil, ""},
 		{"K001/twice", []string{"a =rsa-sha256", "b0=x", "s=rsa2048; b0=y"}, dkim.Malformed},
 		{"K001/the same twice", []string{"d=ex.test; d=ex.test"}, dkim.Malformed},
@@ -76,7 +72,7 @@ func TestSignature(t *testing.T) {
 		{"K004/domain after the last at sign", []string{"i=ann@ex.test@other.test"}, dkim.DomainMismatch},
 		{"K004/bad quoted-printable", []string{"i=a=3@ex.test"}, dkim.Malformed},
 
-		{"K005/x after t", []string{"t=1", "x=99999999999"}, ""},
+		{"K005/x after t", []string{"t=1000", "x=99999999999"}, ""},
 		{"K005/x before t", []string{"t=2000", "x=1000"}, dkim.ExpiryBeforeTime},
 		{"K005/x is t", []string{"t=2000", "x=2000"}, dkim.ExpiryBeforeTime},
 		{"K005/past", []string{"x=1000000000"}, dkim.Expired},
@@ -132,11 +128,26 @@ func TestSignature(t *testing.T) {
 		{"K014/b in a value", []string{"z=b=xyz", "foo=bb=b="}, ""},
 		{"K014/Diagnostics", []string{"z=From:=20Bob=20Smith=20<b@ex.test>"}, ""},
 		{"K014/white space", []string{"b=\r\n\t"}, ""},
-	} {
+	}
+}
+
+type signatureCase struct {
+	name string
+	tags []string
+	want dkim.Cause
+}
+
+func (c signatureCase) message(t testing.TB) string {
+	s := basic().with(c.tags...)
+	fix(&s)
+	return message(s.sign(t))
+}
+
+// TestSignature holds the reading of a signature to the rules.
+func TestSignature(t *testing.T) {
+	for _, c := range signatureCases() {
 		t.Run(c.name, func(t *testing.T) {
-			signature := basic().with(c.tags...)
-			fix(&signature)
-			want(t, one(t, world(t), message(signature.sign(t))), c.want)
+			want(t, one(t, world(t), c.message(t)), c.want)
 		})
 	}
 }
@@ -201,7 +212,7 @@ func TestNotes(t *testing.T) {
 		{"K011/white space in d=", []string{"d=ex.\r\n test"}, dkim.NoteWhiteSpace, dkim.Weak},
 		{"K013/large", []string{"foo=" + strings.Repeat("x", 4096)}, dkim.NoteLarge, dkim.Info},
 		{"K014/go-msgauth", []string{"z=Bob=20Smith"}, dkim.NoteLooksLikeB, dkim.Info},
-		{"K014/go-msgauth, in a name", []string{"zb=x"}, dkim.NoteLooksLikeB, dkim.Info},
+		{"K014/name ends in b", []string{"zb=x"}, dkim.NoteLooksLikeB, dkim.Weak},
 		{"K001/8 bits", []string{"foo=\xe4"}, dkim.NoteEightBit, dkim.Weak},
 		{"K024/unsigned", nil, dkim.NoteUnsigned, dkim.Weak},
 		{"K024/From once", nil, dkim.NoteOversign, dkim.Weak},

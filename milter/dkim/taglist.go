@@ -41,7 +41,7 @@ func parseTags(text []byte) (tagList, error) {
 		}
 		// RFC 6376 §3.2: a name twice makes the entire tag-list invalid.
 		if _, twice := list.find(t.name); twice {
-			return list, fmt.Errorf("the tag %s= is there twice", t.name)
+			return list, fmt.Errorf("the tag %s= is there twice", join(t.name))
 		}
 		if len(list) == maxTags {
 			return list, fmt.Errorf("more than %d tags", maxTags)
@@ -71,7 +71,7 @@ func parseTag(text []byte, at, end int) (tag, error) {
 	t := tag{name: string(name), value: trim(text[equals+1 : end]), start: equals + 1, end: end}
 	for _, c := range t.value {
 		if c < ' ' && !isSpace(c) || c == 0x7F {
-			return tag{}, fmt.Errorf("the tag %s= holds the control character %#02x", t.name, c)
+			return tag{}, fmt.Errorf("the tag %s= holds the control character %#02x", join(t.name), c)
 		}
 	}
 	return t, nil

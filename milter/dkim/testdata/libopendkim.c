@@ -4,7 +4,8 @@
  * Reads cases from standard input until it ends:
  *
  *	REPEAT KEYS LENGTH LF
- *	then KEYS lines "name TAB record LF", the record "?" if nobody answers,
+ *	then KEYS times "NAME LENGTH LF" and as many octets of record, which
+ *	is "?" if nobody answers,
  *	then LENGTH octets of message, with CRLF.
  *
  * Answers each with one line: for each signature "index:error:passed", where error
@@ -124,22 +125,20 @@ int main(void)
 	while (scanf("%d %d %zu", &repeat, &n, &size) == 3 && getchar() == '\n') {
 		static char *field[10000];
 		static size_t length[10000];
-		char *line = NULL, *message = malloc(size + 1);
-		size_t room = 0;
+		char *message = malloc(size + 1);
 		int count;
 		if (n > MAXKEYS || message == NULL)
 			die("too much");
 		for (nkeys = 0; nkeys < n; nkeys++) {
-			ssize_t got = getline(&line, &room, stdin);
-			char *tab = got > 0 ? strchr(line, '\t') : NULL;
-			if (tab == NULL || line[got - 1] != '\n')
+			char name[1024];
+			size_t length;
+			if (scanf("%1023s %zu", name, &length) != 2 || getchar() != '\n')
 				die("bad key");
-			line[got - 1] = '\0';
-			*tab = '\0';
-			keys[nkeys].name = strdup(line);
-			keys[nkeys].record = strdup(tab + 1);
+			keys[nkeys].name = strdup(name);
+			keys[nkeys].record = calloc(1, length + 1);
+			if (fread(keys[nkeys].record, 1, length, stdin) != length)
+				die("short key");
 		}
-		free(line);
 		if (fread(message, 1, size, stdin) != size)
 			die("short message");
 		size_t start = split(message, size, field, length, &count, 10000);
