@@ -187,7 +187,7 @@ func (s *signature) noteTimes(now time.Time) {
 	if ahead := r.Time.Sub(now); !r.Time.IsZero() && ahead > clockSkew {
 		r.note(NoteFuture, Weak, "t= is %s ahead of the clock; verifiers refuse more than %s", ahead.Round(time.Second), clockSkew)
 	}
-	if left := r.Expiry.Sub(now); !r.Expiry.IsZero() && left < queueLifetime {
+	if left := r.Expiry.Sub(now); !r.Expiry.IsZero() && left >= 0 && left < queueLifetime {
 		r.note(NoteExpiresSoon, Weak, "x= is %s away; a queue keeps mail for %s", left.Round(time.Second), queueLifetime)
 	}
 }

@@ -2,6 +2,7 @@ package dkim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -158,7 +159,8 @@ func (r *Result) fail(status Status, cause Cause, format string, args ...any) {
 }
 
 func (r *Result) note(name string, class Class, format string, args ...any) {
-	if len(r.Notes) < maxNotes {
-		r.Notes = append(r.Notes, Note{name, class, fmt.Sprintf(format, args...)})
+	n := Note{name, class, fmt.Sprintf(format, args...)}
+	if len(r.Notes) < maxNotes && !slices.Contains(r.Notes, n) {
+		r.Notes = append(r.Notes, n)
 	}
 }

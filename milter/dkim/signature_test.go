@@ -228,6 +228,22 @@ func TestNotes(t *testing.T) {
 	}
 }
 
+// TestK011_OneLabel: most verifiers take it, though nobody owns such a domain.
+func TestK011_OneLabel(t *testing.T) {
+	z := zone{"rsa2048._domainkey.localhost": {record(t, "rsa2048")}}
+	r := one(t, z, message(basic().with("d=localhost").sign(t)))
+	want(t, r, "")
+	wantNote(t, r, dkim.NoteOneLabel, dkim.Weak)
+}
+
+// TestNotesAreBounded: what is repeated is noted once.
+func TestNotesAreBounded(t *testing.T) {
+	r := one(t, world(t), message(basic().with("h=From"+strings.Repeat(": :X Y", 400)).sign(t)))
+	if len(r.Notes) > 10 {
+		t.Errorf("%d notes: %v", len(r.Notes), r.Notes)
+	}
+}
+
 func TestK010_LimitOfZero(t *testing.T) {
 	s := basic().with("l=0", "bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=")
 	r := one(t, world(t), s.sign(t)+testHeader+"\r\nanything\r\n")

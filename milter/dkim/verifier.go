@@ -10,9 +10,9 @@ import (
 // The limits. Beyond one of them a signature is TooLarge, or was not considered
 // (Verification.Skipped); nothing is cut.
 const (
-	defaultSignatures = 10    // verified of one message; OpenDKIM has no limit of its own
+	defaultSignatures = 10    // verified of one message; OpenDKIM's MaximumSignaturesToVerify is 3
 	maxConsidered     = 100   // of which d= is read, to choose those
-	maxSignature      = 65536 // octets of one field; libopendkim's MAXHEADER is as much
+	maxSignature      = 65536 // octets of one field; OpenDKIM takes that for a whole header (MaximumHeaders)
 	largeSignature    = 4096  // and from when on that is worth a note
 	maxTags           = 200
 	usualTags         = 16
@@ -30,7 +30,7 @@ const (
 	maxTimeDigits   = 12 // RFC 6376 §3.5, t= and x=
 	maxLengthDigits = 76 // RFC 6376 §3.5, l=
 
-	maxTries  = 40 // of explanations for one failed signature
+	maxTries  = 25 // of explanations for one failed signature
 	maxCopies = 100
 
 	scratchSize = 4096 // for canonical fields on their way to the hash
@@ -53,7 +53,7 @@ type Lookup func(ctx context.Context, name string) ([]string, error)
 type Verifier struct {
 	Lookup Lookup
 
-	// MaxSignatures is how many signatures of a message are verified, 10 if 0:
+	// MaxSignatures is how many signatures of a message are verified, 10 if not set:
 	// the topmost ones, those for which Prefer is true first.
 	MaxSignatures int
 
@@ -117,7 +117,7 @@ func (m *Verification) choose(fields [][]byte) {
 		}
 	}
 	limit := m.verifier.MaxSignatures
-	if limit == 0 {
+	if limit <= 0 {
 		limit = defaultSignatures
 	}
 	m.found = append(preferred, others...)
