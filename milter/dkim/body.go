@@ -11,7 +11,7 @@ import (
 
 // tailSize is how many of the last canonical octets are kept besides being
 // counted: enough for the footer that something appended after signing.
-const tailSize = 4096
+const tailSize = 2048
 
 // digest is the SHA-256 of a canonical body while it comes in. Limits of l= take
 // no hash of their own: where one is reached, the running hash is asked for its

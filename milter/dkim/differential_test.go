@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	msgauth "github.com/emersion/go-msgauth/dkim"
+
+	"github.com/postseal/postseal/milter/dkim"
 )
 
 // differences are where another verifier may say otherwise: samples whose name
@@ -113,6 +115,42 @@ func against(t *testing.T, permitted differences, passes func(sample) bool) {
 	for prefix := range permitted {
 		if !used[prefix] {
 			t.Errorf("%s: listed as a difference, and is none", prefix)
+		}
+	}
+}
+
+// TestManySignatures: of several signatures each gets the verdict that the others
+// give it.
+func TestManySignatures(t *testing.T) {
+	z, p := world(t), libopendkim(t)
+	text := testHeader + "\r\n" + testBody
+	for i, selector := range []string{"rsa1024", "ed25519", "rsa4096", "missing", "rsa2048", "other"} {
+		key := selector
+		if selector == "missing" {
+			key = "rsa2048"
+		}
+		c := []msgauth.Canonicalization{"simple", "relaxed"}
+		text = signed(t, text, msgauth.SignOptions{
+			Selector: selector, Signer: keys()[key], HeaderKeys: []string{"From", "Subject", "Date", "Cc"},
+			HeaderCanonicalization: c[i%2], BodyCanonicalization: c[i/2%2],
+		})
+	}
+	for name, text := range map[string]string{
+		"whole": text, "body changed": text + "x\r\n", "blanks changed": strings.Replace(text, "Hello  Bob", "Hello Bob", 1),
+		"fold changed": strings.Replace(text, "A  folded\r\n\tsubject", "A folded subject", 1),
+	} {
+		ours := verify(t, &dkim.Verifier{Lookup: z.lookup}, text, 50)
+		verdicts, _ := p.verify(t, z, text, 1)
+		golang, err := msgauth.VerifyWithOptions(strings.NewReader(text), &msgauth.VerifyOptions{
+			LookupTXT: func(name string) ([]string, error) { return z[name], nil },
+		})
+		if err != nil || len(ours) != 6 || len(verdicts) != 6 || len(golang) != 6 {
+			t.Fatalf("%d, %d and %d results: %v", len(ours), len(verdicts), len(golang), err)
+		}
+		for i, r := range ours {
+			if passes := r.Status == dkim.Pass; passes != verdicts[i].passed || passes != (golang[i].Err == nil) {
+				t.Errorf("%s: %s: we say %v (%s), libopendkim %v, go-msgauth %v", name, r.Selector, r.Status, r.Detail, verdicts[i], golang[i].Err)
+			}
 		}
 	}
 }

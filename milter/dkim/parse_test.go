@@ -2,8 +2,12 @@ package dkim
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
+	"math/big"
 	"strings"
 	"testing"
 )
@@ -81,4 +85,43 @@ func FuzzKey(f *testing.F) {
 			t.Errorf("%q with one more tag: %v", record, other.problem)
 		}
 	})
+}
+
+// TestPadding: what crypto/rsa does for keys of usual size and made for larger
+// ones is the same: one encoding of the hash is right, and no other.
+func TestPadding(t *testing.T) {
+	sum := sha256.Sum256([]byte("x"))
+	for _, bits := range []int{2048, 3072} {
+		private, err := rsa.GenerateKey(rand.Reader, bits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := &key{public: &private.PublicKey}
+		good := pad(sum[:], private.Size())
+		change := func(at int, c byte) []byte {
+			b := bytes.Clone(good)
+			b[at] = c
+			return b
+		}
+		size := len(good)
+		noNull := append(append(bytes.Clone(good[:2]), 0xff, 0xff), bytes.Replace(good[2:], []byte{0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00},
+			[]byte{0x30, 0x2f, 0x30, 0x0b, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01}, 1)...)
+		short := append(append([]byte{0, 1}, bytes.Repeat([]byte{0xff}, 8)...), append(bytes.Clone(good[size-52:]), make([]byte, size-62)...)...)
+		for name, encoded := range map[string][]byte{
+			"good": good, "type 2": change(1, 2), "first octet": change(0, 1), "padding": change(9, 0xfe), "separator": change(size-52, 1),
+			"digest info": change(size-40, 0), "last octet": change(size-1, good[size-1]^1), "without NULL": noNull, "garbage behind": short,
+		} {
+			signed := new(big.Int).Exp(new(big.Int).SetBytes(encoded), private.D, private.N).FillBytes(make([]byte, size))
+			want := name == "good"
+			if std := rsa.VerifyPKCS1v15(&private.PublicKey, crypto.SHA256, sum[:], signed) == nil; std != want || k.verifies(sum[:], signed) != want {
+				t.Errorf("%d bits, %s: crypto/rsa says %v, we %v", bits, name, std, k.verifies(sum[:], signed))
+			}
+			if k.verifies(sum[:], signed[1:]) || k.verifies(sum[:], append([]byte{0}, signed...)) || k.verifies(sum[:], nil) {
+				t.Errorf("%d bits, %s: passes at another length", bits, name)
+			}
+			if more := new(big.Int).Add(new(big.Int).SetBytes(signed), private.N); more.BitLen() <= bits && k.verifies(sum[:], more.Bytes()) {
+				t.Errorf("%d bits, %s: passes beyond the modulus", bits, name)
+			}
+		}
+	}
 }

@@ -398,8 +398,10 @@ func unquotePrintable(b []byte) (string, error) {
 
 // decode reads base64 with white space in it, RFC 6376 §2.10.
 func decode(b []byte) ([]byte, error) {
-	text, _ := strip(b)
-	return base64.StdEncoding.DecodeString(text)
+	b = dense(b)
+	out := make([]byte, base64.StdEncoding.DecodedLen(len(b)))
+	n, err := base64.StdEncoding.Decode(out, b)
+	return out[:n], err
 }
 
 func isDigits(s string) bool {

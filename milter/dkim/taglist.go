@@ -1,9 +1,12 @@
 package dkim
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 )
+
+var semicolon = []byte(";")
 
 // tag is one tag-spec of a tag-list.
 type tag struct {
@@ -23,7 +26,7 @@ type tagList []tag
 // The error says which tag is wrong and how; it makes the whole list invalid.
 // Octets of 8 bits pass: whether a value may have them is for its reader to say.
 func parseTags(text []byte) (tagList, error) {
-	list := make(tagList, 0, usualTags)
+	list := make(tagList, 0, min(bytes.Count(text, semicolon)+1, maxTags))
 	for at := 0; at < len(text); {
 		end := at
 		for end < len(text) && text[end] != ';' {
@@ -116,18 +119,22 @@ func trim(b []byte) []byte {
 
 // strip returns the text without any white space, and whether there was some.
 func strip(b []byte) (string, bool) {
+	out := dense(b)
+	return string(out), len(out) != len(b)
+}
+
+// dense is the text without any white space: itself where it has none.
+func dense(b []byte) []byte {
+	if !bytes.ContainsAny(b, " \t\r\n") {
+		return b
+	}
+	out := make([]byte, 0, len(b))
 	for _, c := range b {
-		if isSpace(c) {
-			out := make([]byte, 0, len(b))
-			for _, c := range b {
-				if !isSpace(c) {
-					out = append(out, c)
-				}
-			}
-			return string(out), true
+		if !isSpace(c) {
+			out = append(out, c)
 		}
 	}
-	return string(b), false
+	return out
 }
 
 // items splits a colon-separated list and trims each of its items.

@@ -15,7 +15,6 @@ const (
 	maxSignature      = 65536 // octets of one field; OpenDKIM takes that for a whole header (MaximumHeaders)
 	largeSignature    = 4096  // and from when on that is worth a note
 	maxTags           = 200
-	usualTags         = 16
 	maxNames          = 1000 // in h=
 	maxNotes          = 40
 	maxQuoted         = 80  // octets of foreign text in a detail
@@ -33,7 +32,7 @@ const (
 	maxTries  = 25 // of explanations for one failed signature
 	maxCopies = 100
 
-	scratchSize = 4096 // for canonical fields on their way to the hash
+	scratchSize = 2048 // for canonical fields on their way to the hash
 )
 
 const (
