@@ -67,9 +67,9 @@ func isASCII[T string | []byte](s T) bool {
 	return true
 }
 
-// international tells whether a message is internationalized (RFC 6532): a field
+// isInternational tells whether a message is internationalized (RFC 6532): a field
 // other than its signatures has UTF-8 in it.
-func international(fields [][]byte) bool {
+func isInternational(fields [][]byte) bool {
 	for _, field := range fields {
 		if !isASCII(field) && utf8.Valid(field) && !hasName(field, "dkim-signature") {
 			return true

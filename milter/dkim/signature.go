@@ -29,8 +29,9 @@ type signature struct {
 }
 
 // parseSignature reads the field at the index. What is wrong is in res; the
-// facts that could be read are there even then.
-func parseSignature(fields [][]byte, index int) *signature {
+// facts that could be read are there even then. international tells whether the
+// message is; it is asked only where that matters.
+func parseSignature(fields [][]byte, index int, international func() bool) *signature {
 	raw := bytes.TrimSuffix(fields[index], crlf)
 	s := &signature{raw: raw, value: bytes.IndexByte(raw, ':') + 1, limit: -1}
 	s.res.Index = index
@@ -43,12 +44,12 @@ func parseSignature(fields [][]byte, index int) *signature {
 		s.res.fail(PermError, Malformed, "not a list of tags: %v", err)
 	}
 	s.version()
-	s.domain(fields)
+	s.domain(international)
 	s.algorithm()
 	s.canonicalization()
 	s.method()
 	s.names()
-	s.identity(fields)
+	s.identity(international)
 	s.times()
 	s.length()
 	s.hashes()
@@ -96,17 +97,17 @@ func (s *signature) version() {
 	}
 }
 
-func (s *signature) domain(fields [][]byte) {
+func (s *signature) domain(international func() bool) {
 	if v, ok := s.required("d"); ok {
 		s.res.RawDomain = string(v)
-		s.res.Domain = s.hostname("d", s.plain("d", v), fields)
+		s.res.Domain = s.hostname("d", s.plain("d", v), international)
 		if s.res.Domain != "" && !strings.Contains(s.res.Domain, ".") {
 			// RFC 6376 §3.5: domain-name has a dot in it. Most verifiers do not look.
 			s.res.note(NoteOneLabel, Weak, "d=%s has no dot", s.res.Domain)
 		}
 	}
 	if v, ok := s.required("s"); ok {
-		s.res.Selector = s.hostname("s", s.plain("s", v), fields)
+		s.res.Selector = s.hostname("s", s.plain("s", v), international)
 	}
 	if s.res.Domain != "" && s.res.Selector != "" && len(s.keyName()) > maxName {
 		s.res.fail(PermError, Malformed, "s= and d= make a name of more than %d octets", maxName)
@@ -117,10 +118,10 @@ func (s *signature) domain(fields [][]byte) {
 func (s *signature) keyName() string { return s.res.Selector + "._domainkey." + s.res.Domain }
 
 // hostname returns a name in lower case and A-labels, empty if it is none.
-func (s *signature) hostname(tag, name string, fields [][]byte) string {
+func (s *signature) hostname(tag, name string, international func() bool) string {
 	if !isASCII(name) {
 		// RFC 8616 §5: U-labels are for internationalized messages.
-		if !international(fields) {
+		if !international() {
 			s.res.fail(PermError, Malformed, "%s=%s is not ASCII, and neither is the message internationalized: write it as A-labels", tag, quote(name))
 			return ""
 		}
@@ -210,7 +211,7 @@ func (s *signature) names() {
 }
 
 // identity reads i=, whose domain is d= or below it: RFC 6376 §6.1.1.
-func (s *signature) identity(fields [][]byte) {
+func (s *signature) identity(international func() bool) {
 	t, ok := s.tags.find("i")
 	if !ok {
 		if s.res.Domain != "" {
@@ -230,7 +231,7 @@ func (s *signature) identity(fields [][]byte) {
 		return
 	}
 	raw := id[at+1:]
-	name := s.hostname("i", raw, fields)
+	name := s.hostname("i", raw, international)
 	if name == "" || s.res.Domain == "" {
 		return
 	}

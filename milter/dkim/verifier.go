@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -101,6 +102,7 @@ func (v *Verifier) Begin(fields [][]byte) *Verification {
 func (m *Verification) choose(fields [][]byte) {
 	var preferred, others []*signature
 	total := 0
+	international := sync.OnceValue(func() bool { return isInternational(fields) })
 	for i, field := range fields {
 		if !hasName(field, "dkim-signature") {
 			continue
@@ -108,7 +110,7 @@ func (m *Verification) choose(fields [][]byte) {
 		if total++; total > maxConsidered {
 			continue
 		}
-		s := parseSignature(fields, i)
+		s := parseSignature(fields, i, international)
 		if v := m.verifier; v.Prefer != nil && s.res.Domain != "" && v.Prefer(s.res.Domain) {
 			preferred = append(preferred, s)
 		} else {
