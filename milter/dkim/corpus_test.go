@@ -19,7 +19,7 @@ type sample struct {
 // messages of many shapes, signed in all ways, as they are and changed.
 func corpus(t testing.TB) []sample {
 	var all []sample
-	for _, c := range signatureCases() {
+	for _, c := range signatureCases {
 		all = append(all, sample{c.name, world(t), c.message(t)})
 	}
 	for _, c := range keyCases(t) {

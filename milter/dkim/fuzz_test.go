@@ -137,7 +137,7 @@ func whole(field string) bool {
 // a good signature with one octet changed does not pass, unless the change
 // counts for nothing.
 func FuzzSignature(f *testing.F) {
-	for _, c := range signatureCases() {
+	for _, c := range signatureCases {
 		if s := basic().with(c.tags...); len(strings.Join(s.tags, "")) < 1000 {
 			f.Add(strings.Join(s.tags, ";"), uint(20), byte('='))
 		}
