@@ -24,7 +24,11 @@ func (b *body) write(p []byte) {
 		if i < 0 {
 			b.line += len(p)
 			b.cr = p[len(p)-1] == '\r'
-			b.longest = max(b.longest, b.line)
+			n := b.line
+			if b.cr { // the LF may come with the next chunk
+				n--
+			}
+			b.longest = max(b.longest, n)
 			return
 		}
 		n := b.line + i
