@@ -196,7 +196,7 @@ func (s *session) act(r *Report, m *wire.Modifier) wire.Response {
 		code, text := r.reply()
 		return refuse(code, text)
 	case Hold:
-		if err := m.Quarantine(string(bytes.TrimRight(refuse("postseal:", r.reason()).Data, "\x00"))); err != nil {
+		if err := m.Quarantine(string(bytes.TrimRight(refuse("postseal:", strings.TrimPrefix(r.reason(), "postseal: ")).Data, "\x00"))); err != nil {
 			s.server.log().Warn("the message could not be put on hold", "queue_id", s.queueID, "error", err)
 		}
 	}
