@@ -86,7 +86,7 @@ func (x *Inspection) evidence(ctx context.Context) (*align.Message, []dkim.Resul
 		MailFrom: x.envelope.MailFrom, NullSender: x.nullSender(),
 		Forwarded:         x.state.Senders.Forwarder(x.envelope.Client),
 		DomainsConfigured: x.state.Senders.Restricted(), AuthorOurs: true, UTF8: x.envelope.UTF8,
-		EightBitBody: x.body.eightBit, LongLine: max(x.body.longest, longestLine(x.fields)),
+		EightBitBody: x.body.eightBit, LongLine: max(x.body.longest, longestLine(x.fields)), BodyInvalid: x.body.invalid(),
 		HeaderCut: x.headerCut, BodyCut: x.bodyCut,
 		Organizations: map[string]align.Organization{},
 	}

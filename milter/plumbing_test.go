@@ -46,6 +46,31 @@ func TestK026_BodyIsWatched(t *testing.T) {
 	}
 }
 
+// TestBodyWithStrayOctets: a NUL, or a CR or LF that stands alone, is seen wherever
+// the chunks are cut.
+func TestBodyWithStrayOctets(t *testing.T) {
+	for text, want := range map[string]bool{
+		"": false, "a\r\nb\r\n": false, "\r\n\r\n": false, "no end": false,
+		"a\x00b\r\n": true, "a\rb\r\n": true, "a\nb\r\n": true, "\n": true, "\r": true, "\r\r\n": true, "a\r\n\n": true, "a\r\n\rb": true, "a\r": true,
+	} {
+		for chunk := 1; chunk <= len(text)+1; chunk++ {
+			var b body
+			for rest := text; rest != ""; {
+				n := min(chunk, len(rest))
+				b.write([]byte(rest[:n]))
+				rest = rest[n:]
+			}
+			if b.invalid() != want {
+				t.Errorf("%q in chunks of %d: %v", text, chunk, !want)
+			}
+		}
+	}
+	i := newInspector(t, Config{DNS: goodZone()})
+	if r := pass(i, anna(), sign(t, "r", letter("anna@ex.test", "a\x00b"))); !r.has(align.BodyInvalid) {
+		t.Errorf("a NUL: %s", r.names())
+	}
+}
+
 // TestK045_Lifetimes: what is absent is asked for again within a minute, so that a
 // fresh selector works; a failure sooner; what is there lasts as its TTL says, an
 // hour at most.
