@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/postseal/postseal/milter"
 	"github.com/postseal/postseal/milter/align"
 )
@@ -164,6 +166,48 @@ func TestDocumentedConfigurationLoads(t *testing.T) {
 			if _, _, err := load(t, block); err != nil {
 				t.Errorf("%s:\n%s%v", path, block, err)
 			}
+		}
+	}
+}
+
+// TestMilterMetricsAreDocumented: docs/operations.md names the metrics of the
+// milter, with their labels, and no others.
+func TestMilterMetricsAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := prometheus.NewRegistry()
+	inspector, err := milter.New(milter.Config{DNS: milterDNS{}, Registerer: registry})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inspector.Close()
+	registerMilter(registry, &milter.Server{Inspector: inspector})
+	report, err := inspector.ReadFile(t.Context(), milter.Envelope{MailFrom: "a@ex.test"}, strings.NewReader("Subject: no From\n\n"))
+	if err != nil || report.Verdict != "fail" { // it counts a finding, and needs no DNS
+		t.Fatal(report, err)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range families {
+		names = append(names, f.GetName())
+		row := regexp.MustCompile("(?m)^\\|.*`" + f.GetName() + "`.*$").FindString(string(page))
+		if row == "" {
+			t.Errorf("docs/operations.md has no row for %s", f.GetName())
+		}
+		for _, label := range f.GetMetric()[0].GetLabel() {
+			if !strings.Contains(row, "`"+label.GetName()+"`") {
+				t.Errorf("docs/operations.md: %s: no label %s in %s", f.GetName(), label.GetName(), row)
+			}
+		}
+	}
+	for _, name := range regexp.MustCompile(`postseal_milter_[a-z_]+`).FindAllString(string(page), -1) {
+		if !slices.Contains(names, name) {
+			t.Errorf("docs/operations.md: there is no metric %s", name)
 		}
 	}
 }
