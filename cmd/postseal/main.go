@@ -1,5 +1,6 @@
 // Command postseal seals mail before it leaves a Postfix server: a daemon beside
-// Postfix that tells it, per destination, which TLS policy to enforce, and why.
+// Postfix that tells it, per destination, which TLS policy to enforce, and why; and
+// that verifies each outgoing message as the receiving world will.
 package main
 
 import (
@@ -80,10 +81,15 @@ func newRootCommand() *cobra.Command {
 	opts := &globalOptions{}
 	root := &cobra.Command{
 		Use:   "postseal",
-		Short: "TLS policy for Postfix: operator rules, DANE and MTA-STS, enforced live and explained",
-		Long: `postseal runs beside Postfix and answers its smtp_tls_policy_maps:
+		Short: "TLS policy and outgoing mail of Postfix: enforced live, verified before it leaves, explained",
+		Long: `postseal runs beside Postfix. It answers its smtp_tls_policy_maps from operator
+rules, DANE and MTA-STS:
 
   smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8463:postseal
+
+and, as the last milter of outgoing mail, verifies signatures, alignment and From:
+
+  smtpd_milters = SIGNER, { inet:127.0.0.1:8465, default_action=accept }
 
 Exit codes: 0 fine, 1 findings or refusal, 2 usage or failure.`,
 		SilenceUsage:  true,
