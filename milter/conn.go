@@ -24,11 +24,12 @@ type conn struct {
 	server *Server
 	reader *bufio.Reader
 
-	length [4]byte
-	have   int    // bytes of length that were read
-	left   uint32 // bytes of the packet that are still to come
-	ending bool   // the next write ends the message in flight
-	utf8   bool   // the last MAIL command had SMTPUTF8 (RFC 6531)
+	length  [4]byte
+	pending []byte // of length, not yet given to go-milter
+	left    uint32 // bytes of the packet that are still to come
+	begun   bool   // a packet has begun
+	ending  bool   // the next write ends the message in flight
+	utf8    bool   // the last MAIL command had SMTPUTF8 (RFC 6531)
 
 	closing  sync.Once
 	finished chan struct{} // closed with the connection
@@ -44,38 +45,82 @@ func (s *Server) newConn(nc net.Conn) *conn {
 
 // Read gives go-milter the bytes of one packet at most, within the limits.
 func (c *conn) Read(p []byte) (int, error) {
-	if c.reader.Buffered() == 0 {
-		timeout := packetTimeout
-		if c.left == 0 && c.have == 0 {
-			timeout = idleTimeout
-		}
-		if err := c.Conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+	if len(c.pending) == 0 && c.left == 0 {
+		if err := c.next(); err != nil {
 			return 0, c.failed(err)
 		}
 	}
-	inLength := c.left == 0
-	if inLength {
-		p = p[:min(len(p), len(c.length)-c.have)]
-	} else {
-		p = p[:min(len(p), int(c.left))]
-	}
-	n, err := c.reader.Read(p)
-	if err != nil {
-		return n, c.failed(err)
-	}
-	if !inLength {
-		c.left -= uint32(n)
+	if len(c.pending) > 0 {
+		n := copy(p, c.pending)
+		c.pending = c.pending[n:]
 		return n, nil
 	}
-	c.have += copy(c.length[c.have:], p[:n])
-	if c.have == len(c.length) {
-		c.left, c.have = binary.BigEndian.Uint32(c.length[:]), 0
-		if c.left == 0 || c.left > maxPacket {
-			return 0, fmt.Errorf("a packet of %d bytes is announced, the limit is %d", c.left, maxPacket)
-		}
-		c.peekMail()
+	n, err := c.reader.Read(p[:min(len(p), int(c.left))])
+	if c.left -= uint32(n); err != nil {
+		err = c.failed(err)
 	}
-	return n, nil
+	return n, err
+}
+
+// next waits for a packet that go-milter knows, and reads its length.
+func (c *conn) next() error {
+	for {
+		c.begun = false
+		if err := c.wait(idleTimeout); err != nil {
+			return err
+		}
+		c.begun = true
+		if err := c.Conn.SetReadDeadline(time.Now().Add(packetTimeout)); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(c.reader, c.length[:]); err != nil {
+			return err
+		}
+		size := binary.BigEndian.Uint32(c.length[:])
+		if size == 0 || size > maxPacket {
+			return fmt.Errorf("a packet of %d bytes is announced, the limit is %d", size, maxPacket)
+		}
+		code, err := c.reader.Peek(1)
+		if err != nil {
+			return err
+		}
+		if bytes.IndexByte(knownCodes, code[0]) >= 0 {
+			c.pending, c.left = c.length[:], size
+			c.peekMail()
+			return nil
+		}
+		if err := c.pass(code[0], int(size)); err != nil {
+			return err
+		}
+	}
+}
+
+// wait for the first byte of a packet.
+func (c *conn) wait(timeout time.Duration) error {
+	if c.reader.Buffered() > 0 {
+		return nil
+	}
+	if err := c.Conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+		return err
+	}
+	_, err := c.reader.Peek(1)
+	return err
+}
+
+// knownCodes are those that go-milter handles. It closes the connection on others.
+var knownCodes = []byte{
+	byte(wire.CodeOptNeg), byte(wire.CodeMacro), byte(wire.CodeConn), byte(wire.CodeQuit), byte(wire.CodeHelo), byte(wire.CodeMail),
+	byte(wire.CodeRcpt), byte(wire.CodeHeader), byte(wire.CodeEOH), byte(wire.CodeBody), byte(wire.CodeEOB), byte(wire.CodeAbort), byte(wire.CodeData),
+}
+
+// pass reads over a command that go-milter does not know, such as SMFIC_UNKNOWN:
+// the message goes on (MLT-10). SMFIC_QUIT_NC alone gets no reply.
+func (c *conn) pass(code byte, size int) error {
+	if _, err := c.reader.Discard(size); err != nil || wire.Code(code) == wire.CodeQuitNewConn {
+		return err
+	}
+	_, err := c.Conn.Write([]byte{0, 0, 0, 1, byte(wire.ActContinue)})
+	return err
 }
 
 // peekMail looks for SMTPUTF8 in a MAIL command: go-milter drops the parameters.
@@ -83,12 +128,9 @@ func (c *conn) peekMail() {
 	if c.left > uint32(c.reader.Size()) {
 		return
 	}
-	if code, err := c.reader.Peek(1); err != nil || wire.Code(code[0]) != wire.CodeMail {
-		return // an error comes again with the next read
-	}
 	packet, err := c.reader.Peek(int(c.left))
-	if err != nil {
-		return
+	if err != nil || wire.Code(packet[0]) != wire.CodeMail {
+		return // an error comes again with the next read
 	}
 	c.utf8 = false
 	for i, parameter := range bytes.Split(packet[1:], []byte{0}) {
@@ -101,7 +143,7 @@ func (c *conn) peekMail() {
 // failed names an error of the peer. An end between two packets is none.
 func (c *conn) failed(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		if c.left == 0 && c.have == 0 {
+		if !c.begun {
 			return fmt.Errorf("idle for %v: %w", idleTimeout, err)
 		}
 		return fmt.Errorf("the rest of a packet did not come within %v: %w", packetTimeout, err)

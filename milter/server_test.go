@@ -146,7 +146,6 @@ func TestMLT10_Malformed(t *testing.T) {
 		"no length":   {0, 0, 0, 0},
 		"too long":    binary.BigEndian.AppendUint32(nil, maxPacket+1),
 		"negative":    {0xff, 0xff, 0xff, 0xff},
-		"unknown":     {0, 0, 0, 1, 'U'},
 		"bad connect": {0, 0, 0, 2, 'C', 'x'},
 	} {
 		p := dial()
@@ -157,6 +156,8 @@ func TestMLT10_Malformed(t *testing.T) {
 		p.closed()
 		_ = name
 	}
+	good.proceed('U', "VRFY x\x00") // SMFIC_UNKNOWN
+	good.send(wire.CodeQuitNewConn, "")
 	good.envelope("a@ex.test", "a@ex.test", "b@dest.test")
 	good.content(sign(t, "r", letter("a@ex.test", "Hello")), 100)
 	if code, text, _ := good.end("Q"); code != 'a' {
