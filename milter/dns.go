@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
-
-	"blitiri.com.ar/go/spf"
 )
 
 // Records are the answer to one question. Absence is an answer: no Values, and a
@@ -59,7 +57,7 @@ type lookups struct {
 	txt     memory[Records[string]]
 	mx      memory[Records[Exchanger]]
 	address memory[Records[netip.Addr]]
-	spf     memory[spf.Result] // by domain and address
+	spf     memory[spfResult] // by domain and address
 }
 
 // TXT looks up text records.

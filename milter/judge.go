@@ -196,7 +196,7 @@ func (x *Inspection) spfResults(ctx context.Context) []align.SPF {
 			known = err == nil
 		}
 		if known {
-			all = append(all, align.SPF{Address: s.address, Result: string(result), Domain: s.domain})
+			all = append(all, align.SPF{Address: s.address, Result: string(result.Result), Domain: s.domain, Weak: result.weak})
 		}
 	}
 	return all

@@ -228,7 +228,7 @@ func TestBreaker(t *testing.T) {
 }
 
 // TestDM012_SPF: the first message is judged without it; a file waits.
-func TestDM012_SPF(t *testing.T) {
+func TestDM012_BLK025_SPF(t *testing.T) {
 	z := goodZone()
 	z.set("txt ex.test", "v=spf1 include:spf.host.test mx ptr -all")
 	z.set("txt spf.host.test", "v=spf1 ip4:192.0.2.1 -all")
@@ -246,6 +246,12 @@ func TestDM012_SPF(t *testing.T) {
 		if r := pass(i, anna(), signed); r.has(align.SPFEgress) != wrong {
 			t.Errorf("%s, from memory: %s", address, r.names())
 		}
+	}
+	z.set("txt ex.test", "v=spf1 +all")
+	file := anna()
+	file.File = true
+	if r := pass(newInspector(t, Config{DNS: z, Settings: Settings{Egress: []netip.Addr{netip.MustParseAddr("192.0.2.9")}}}), file, signed); !r.has(align.SPFEgress) {
+		t.Errorf("BLK-025, +all: %s", r.names())
 	}
 	asked := z.count("txt ex.test")
 	release := z.hold()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,8 +20,8 @@ const (
 
 // spfCheck evaluates the SPF record of a MAIL FROM domain for an address that mail
 // leaves from (DM-012). The library obeys the limits of RFC 7208 §4.6.4.
-func (l *lookups) spfCheck(domain string, egress netip.Addr) ask[spf.Result] {
-	return func(done func(spf.Result, time.Duration, error)) {
+func (l *lookups) spfCheck(domain string, egress netip.Addr) ask[spfResult] {
+	return func(done func(spfResult, time.Duration, error)) {
 		l.work.spawn(func(ctx context.Context) {
 			ctx, cancel := context.WithTimeout(ctx, spfTimeout)
 			defer cancel()
@@ -32,9 +33,34 @@ func (l *lookups) spfCheck(domain string, egress netip.Addr) ask[spf.Result] {
 			} else {
 				err = nil // a permerror is an outcome
 			}
-			done(result, lasts, err)
+			found := spfResult{Result: result}
+			if result == spf.Pass {
+				found.weak = l.spfWeak(ctx, domain)
+			}
+			done(found, lasts, err)
 		})
 	}
+}
+
+// spfResult is an outcome, and what is doubtful about it.
+type spfResult struct {
+	spf.Result
+	weak string
+}
+
+// spfWeak: a record that lets the whole world pass proves nothing (BLK-025).
+func (l *lookups) spfWeak(ctx context.Context, domain string) string {
+	r, err := l.dns.TXT(ctx, domain)
+	if err != nil {
+		return ""
+	}
+	for _, record := range r.Values {
+		terms := strings.Fields(strings.ToLower(record))
+		if len(terms) > 0 && terms[0] == "v=spf1" && (slices.Contains(terms, "all") || slices.Contains(terms, "+all")) {
+			return "its +all lets every address in the world pass: write -all or ~all"
+		}
+	}
+	return ""
 }
 
 // spfDNS is the DNS in the terms of package net, as the library wants it.

@@ -137,7 +137,11 @@ func writeReport(out io.Writer, r *milter.Report) error {
 		if s.Aligned {
 			aligned = "aligned"
 		}
-		fmt.Fprintf(w, "signature  d=%s s=%s %s %d bits: %s, %s\n", s.Domain, s.Selector, s.Algorithm, s.Bits, s.Result, aligned)
+		key := "key not known"
+		if s.Bits > 0 {
+			key = fmt.Sprintf("%d bits", s.Bits)
+		}
+		fmt.Fprintf(w, "signature  d=%s s=%s %s, %s: %s, %s\n", s.Domain, s.Selector, s.Algorithm, key, s.Result, aligned)
 		if s.Reason != "" {
 			fmt.Fprintf(w, "           %s\n", s.Reason)
 		}

@@ -170,7 +170,6 @@ func (c *Config) mailWarnings() []warning {
 		finding, key string
 		empty        bool
 	}{
-		{"from-foreign", "domains", len(c.Senders.Domains) == 0},
 		{"sender-not-allowed", "allow", len(c.Senders.Allow) == 0},
 		{"spf-egress", "egress", len(c.Senders.Egress) == 0},
 	} {

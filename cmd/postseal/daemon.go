@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -45,6 +46,7 @@ type daemon struct {
 	inspector *milter.Inspector
 	milter    *milter.Server
 	signed    *signedDomains
+	answering sync.WaitGroup // listeners of the socketmap that are still served
 	sockets   *sockets
 	postfix   *postfixWatch
 
@@ -271,14 +273,39 @@ func (d *daemon) listen(ctx context.Context, c *Config) error {
 	if c.Control.Listen != "" {
 		commands.Listen = []string{c.Control.Listen}
 	}
-	if err := d.sockets.apply(ctx, service{name: "socketmap", required: true, serve: d.socketmap.Serve}, places(c.Socketmap.ListenConfig)); err != nil {
+	if err := d.sockets.apply(ctx, service{name: "socketmap", required: true, serve: d.serveSocketmap}, places(c.Socketmap.ListenConfig)); err != nil {
 		return err
 	}
 	return errors.Join(
-		d.sockets.apply(ctx, service{name: "milter", serve: d.milter.Serve}, places(c.Milter.ListenConfig)),
+		d.sockets.apply(ctx, service{name: "milter", serve: d.serveMilter}, places(c.Milter.ListenConfig)),
 		d.sockets.apply(ctx, service{name: "http", serve: serveHTTP(d.httpHandler())}, places(c.HTTP)),
 		d.sockets.apply(ctx, service{name: "control", serve: serveHTTP((&control{d}).handler())}, places(commands)),
 	)
+}
+
+func (d *daemon) serveSocketmap(ctx context.Context, l net.Listener) error {
+	d.answering.Add(1)
+	defer d.answering.Done()
+	return d.socketmap.Serve(ctx, l)
+}
+
+// milterMargin is how long messages in flight get at the end, beyond the time that
+// the socketmap may take to drain; with it TimeoutStopSec is not reached.
+const milterMargin = 12 * time.Second
+
+// serveMilter serves the milter for as long as the socketmap drains: while this
+// process runs, no other will take Postfix's connections.
+func (d *daemon) serveMilter(ctx context.Context, l net.Listener) error {
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	defer context.AfterFunc(ctx, func() {
+		if d.serving.Err() != nil {
+			time.AfterFunc(d.config().Socketmap.Drain+milterMargin, d.milter.Close)
+			d.answering.Wait()
+		}
+		stop()
+	})()
+	return d.milter.Serve(serving, l)
 }
 
 func (d *daemon) httpHandler() http.Handler {
