@@ -234,7 +234,7 @@ func (i *Inspector) tell(x *Inspection, r *Report) {
 	if x.envelope.File {
 		return
 	}
-	i.log.Info("message", "queue_id", x.QueueID, "from", r.From.Domain, "verdict", r.Verdict, "action", r.Action, "findings", r.findingList(),
+	i.log.Info("message", "queue_id", x.QueueID, "from", r.From.Domain, "verdict", r.Verdict, "action", r.Action, "findings", r.findingList(), "detail", r.first(),
 		"signatures", r.signatureList(), "destinations", x.destinations(), "client", x.who(), "size", r.Size, "time", x.spent.Round(time.Microsecond))
 }
 
@@ -248,6 +248,14 @@ func (r *Report) findingList() string {
 		}
 	}
 	return b.String()
+}
+
+// first is what to mend first: align puts that in front.
+func (r *Report) first() string {
+	if len(r.Findings) == 0 {
+		return ""
+	}
+	return r.Findings[0].Detail
 }
 
 func (r *Report) signatureList() string {

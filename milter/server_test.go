@@ -93,6 +93,10 @@ func TestMLT09_ManyMessages(t *testing.T) {
 			t.Errorf("%s\nlacks %s", lines[0], want)
 		}
 	}
+	// MLT-01: what to mend is in the log.
+	if want := `findings=unsigned:reject detail="there is no DKIM-Signature`; !strings.Contains(lines[1], want) {
+		t.Errorf("%s\nlacks %s", lines[1], want)
+	}
 	if got := fmt.Sprint(d.warmed); got != "[dest.test other.test dest.test dest.test dest.test]" {
 		t.Errorf("warmed %s", got)
 	}
