@@ -40,6 +40,8 @@ func refuse(code, text string) *reply {
 		switch {
 		case r == '%': // Postfix expands %% to %, as libmilter's smfi_setreply has it
 			b.WriteString("%%")
+		case r == '§': // the one sign beyond ASCII in sentences of ours
+			b.WriteString("section ")
 		case r >= ' ' && r <= '~':
 			b.WriteRune(r)
 		default:
