@@ -1,9 +1,12 @@
 package milter
 
-import "sync"
+import (
+	"math"
+	"sync"
+)
 
-// maxBreakerDomains bounds the From domains that are watched; the one that was
-// watched first goes when there are more.
+// maxBreakerDomains bounds the From domains that are watched. When there are more,
+// the one goes that has had no message for longest, but none with an open circuit.
 const maxBreakerDomains = 4096
 
 // breaker returns a finding to monitoring, for one From domain, when too large a
@@ -19,7 +22,7 @@ type breaker struct {
 
 	mu      sync.Mutex
 	domains map[string]*circuit
-	order   []string // of the domains, oldest first
+	clock   uint64 // messages so far
 }
 
 // circuit is what is known of one From domain.
@@ -29,6 +32,7 @@ type circuit struct {
 	full   bool
 	counts [64]int // messages of the ring by finding
 	open   uint64  // findings that no longer act
+	used   uint64  // the clock at the last message
 }
 
 // tripped is a finding that was returned to monitoring.
@@ -65,20 +69,32 @@ func (b *breaker) circuit(domain string) *circuit {
 	if b.window <= 0 {
 		return nil
 	}
-	if c := b.domains[domain]; c != nil {
-		return c
+	b.clock++
+	c := b.domains[domain]
+	if c == nil {
+		if b.domains == nil {
+			b.domains = map[string]*circuit{}
+		}
+		if len(b.domains) >= maxBreakerDomains && !b.evict() {
+			return nil
+		}
+		c = &circuit{ring: make([]uint64, b.window)}
+		b.domains[domain] = c
 	}
-	if b.domains == nil {
-		b.domains = map[string]*circuit{}
-	}
-	if len(b.order) >= maxBreakerDomains {
-		delete(b.domains, b.order[0])
-		b.order = b.order[1:]
-	}
-	c := &circuit{ring: make([]uint64, b.window)}
-	b.domains[domain] = c
-	b.order = append(b.order, domain)
+	c.used = b.clock
 	return c
+}
+
+// evict makes room, if not every circuit is open.
+func (b *breaker) evict() bool {
+	oldest, name := uint64(math.MaxUint64), ""
+	for domain, c := range b.domains {
+		if c.open == 0 && c.used < oldest {
+			oldest, name = c.used, domain
+		}
+	}
+	delete(b.domains, name)
+	return oldest != math.MaxUint64
 }
 
 func (c *circuit) push(bits uint64) {

@@ -31,6 +31,8 @@ type conn struct {
 	ending  bool   // the next write ends the message in flight
 	utf8    bool   // the last MAIL command had SMTPUTF8 (RFC 6531)
 
+	oversize bool // a header field was read over, which was too large
+
 	closing  sync.Once
 	finished chan struct{} // closed with the connection
 
@@ -77,12 +79,23 @@ func (c *conn) next() error {
 			return err
 		}
 		size := binary.BigEndian.Uint32(c.length[:])
-		if size == 0 || size > maxPacket {
+		if size == 0 || size > maxField {
 			return fmt.Errorf("a packet of %d bytes is announced, the limit is %d", size, maxPacket)
 		}
 		code, err := c.reader.Peek(1)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
+		case size <= maxPacket:
+		case wire.Code(code[0]) != wire.CodeHeader:
+			return fmt.Errorf("a packet of %d bytes is announced, the limit is %d", size, maxPacket)
+		default:
+			// Postfix sends a field in one packet, however large header_size_limit is.
+			c.oversize = true
+			if _, err := c.reader.Discard(int(size)); err != nil {
+				return err
+			}
+			continue
 		}
 		if bytes.IndexByte(knownCodes, code[0]) >= 0 {
 			c.pending, c.left = c.length[:], size

@@ -1,6 +1,7 @@
 package milter
 
 import (
+	"bytes"
 	"context"
 	"strings"
 	"time"
@@ -45,6 +46,7 @@ type Inspection struct {
 
 	fields    [][]byte
 	header    int // bytes of all fields, the ones over the limit included
+	late      int // bytes of fields beyond the limit that were kept
 	headerCut bool
 	author    align.Author
 	dkim      *dkim.Verification
@@ -107,12 +109,24 @@ func (x *Inspection) Field(raw []byte) {
 	if x.local() {
 		return
 	}
-	if x.header += len(raw); x.header > maxHeader || len(x.fields) >= maxFields {
+	if x.header += len(raw); x.header > maxHeader {
 		x.headerCut = true
-		return
+		if x.late += len(raw); x.late > maxLateFrom || !isFrom(raw) {
+			x.late -= len(raw)
+			return
+		}
 	}
 	x.fields = append(x.fields, raw)
 }
+
+// isFrom tells a From field by its name.
+func isFrom(raw []byte) bool {
+	name, _, _ := bytes.Cut(raw, []byte{':'})
+	return bytes.EqualFold(bytes.TrimRight(name, " \t"), []byte("from"))
+}
+
+// HeaderMissing says that a field was too large to be taken.
+func (x *Inspection) HeaderMissing() { x.headerCut = true }
 
 // EndOfHeader parses what is known now and begins the look-ups that the end will need.
 func (x *Inspection) EndOfHeader() {
@@ -132,7 +146,7 @@ func (x *Inspection) EndOfHeader() {
 			x.envelope.UTF8 = align.UTF8Yes
 		}
 	}
-	v := dkim.Verifier{Lookup: x.inspector.key, Prefer: x.state.prefer}
+	v := dkim.Verifier{Lookup: x.inspector.key, Prefer: x.prefer}
 	x.dkim = v.Begin(x.fields)
 	x.warm()
 }
@@ -158,6 +172,9 @@ func (x *Inspection) End(ctx context.Context) *Report {
 	if x.local() {
 		x.inspector.metrics.messages.WithLabelValues("local").Inc()
 		return &Report{}
+	}
+	if x.dkim == nil {
+		x.EndOfHeader() // the peer has left it out
 	}
 	r := x.judge(ctx)
 	x.spent += time.Since(began)

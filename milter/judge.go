@@ -7,14 +7,27 @@ import (
 	"strings"
 	"time"
 
+	"blitiri.com.ar/go/spf"
+
 	"github.com/postseal/postseal/internal/sender"
 	"github.com/postseal/postseal/milter/align"
 	"github.com/postseal/postseal/milter/dkim"
 	"github.com/postseal/postseal/milter/dmarc"
 )
 
-// prefer: signatures of ours are verified first when there are too many.
-func (s *state) prefer(domain string) bool { return s.Senders.Restricted() && s.Senders.Ours(domain) }
+// ours: the domain is one of the configured ones.
+func (s *state) ours(domain string) bool { return s.Senders.Restricted() && s.Senders.Ours(domain) }
+
+// prefer: signatures of ours, and those that can be aligned with the author, are
+// verified first when there are too many.
+func (x *Inspection) prefer(domain string) bool {
+	author := x.author.Domain
+	if x.state.ours(domain) || domain == author {
+		return true
+	}
+	mine, other := dmarc.List(author).PSL, dmarc.List(domain).PSL
+	return mine != "" && mine == other
+}
 
 // key looks up the record of a DKIM key.
 func (i *Inspector) key(ctx context.Context, name string) ([]string, error) {
@@ -47,17 +60,20 @@ func (x *Inspection) warm() {
 	}
 	if d := x.author.Domain; d != "" {
 		l.warmReceive(d)
-		for _, name := range dmarc.Names(d) {
-			l.WarmTXT(name)
+		// The walk of RFC 9989 may ask for more; these are enough as a rule.
+		l.WarmTXT("_dmarc." + d)
+		if org := dmarc.List(d).PSL; org != "" && org != d {
+			l.WarmTXT("_dmarc." + org)
 		}
 	}
 	for _, egress := range x.spfSubjects() {
-		l.spf.start(egress.key(), l.spfCheck(egress.domain, egress.address))
+		l.spf.start(egress.key(), l.spfCheck(egress))
 	}
 }
 
 // spfSubject is a domain with an address that its mail leaves from.
 type spfSubject struct {
+	sender  string // for macros of the record; that of the first message counts
 	domain  string
 	address netip.Addr
 }
@@ -66,13 +82,13 @@ func (s spfSubject) key() string { return s.domain + " " + s.address.String() }
 
 // spfSubjects: DM-015: the null sender has no domain of its own; DKIM alone counts.
 func (x *Inspection) spfSubjects() []spfSubject {
-	_, domain, ok := cutLast(x.envelope.Mailer, '@')
+	local, domain, ok := cutLast(x.envelope.Mailer, '@')
 	if domain = align.Domain(domain); !ok || domain == "" {
 		return nil
 	}
 	all := make([]spfSubject, 0, len(x.state.Egress))
 	for _, a := range x.state.Egress {
-		all = append(all, spfSubject{domain, a})
+		all = append(all, spfSubject{local + "@" + domain, domain, a})
 	}
 	return all
 }
@@ -80,6 +96,11 @@ func (x *Inspection) spfSubjects() []spfSubject {
 // evidence gathers all that the verdict rests on.
 func (x *Inspection) evidence(ctx context.Context) (*align.Message, []dkim.Result, dmarc.Discovery) {
 	results := x.dkim.Finish(ctx)
+	if x.headerCut || x.bodyCut {
+		for i := range results {
+			results[i].Status, results[i].Detail = dkim.TempError, "not verified: the message is over the limit of what is looked at"
+		}
+	}
 	d := x.inspector.discoverer()
 	m := &align.Message{
 		Fields: x.fields, Author: x.author, Now: time.Now(),
@@ -87,7 +108,7 @@ func (x *Inspection) evidence(ctx context.Context) (*align.Message, []dkim.Resul
 		Forwarded:         x.state.Senders.Forwarder(x.envelope.Client),
 		DomainsConfigured: x.state.Senders.Restricted(), AuthorOurs: true, UTF8: x.envelope.UTF8,
 		EightBitBody: x.body.eightBit, LongLine: max(x.body.longest, longestLine(x.fields)), BodyInvalid: x.body.invalid(),
-		HeaderCut: x.headerCut, BodyCut: x.bodyCut,
+		HeaderCut: x.headerCut, BodyCut: x.bodyCut, Skipped: x.dkim.Skipped(),
 		Organizations: map[string]align.Organization{},
 	}
 	x.maySend(m)
@@ -99,17 +120,19 @@ func (x *Inspection) evidence(ctx context.Context) (*align.Message, []dkim.Resul
 		m.AuthorHost = x.authorHost(ctx)
 		found = d.Discover(ctx, x.author.Domain)
 		m.DMARC = discovered(&found)
-		x.organization(ctx, d, m, x.author.Domain)
 	}
+	organizations := organizations{x, d, &found, m.Organizations}
+	organizations.list(x.author.Domain)
 	for i := range results {
 		m.Signatures = append(m.Signatures, x.signature(&results[i]))
-		if results[i].Domain != "" {
-			x.organization(ctx, d, m, results[i].Domain)
-		}
+		organizations.compare(ctx, results[i].Domain, m.DMARC.StrictDKIM)
 	}
 	for _, s := range x.spfResults(ctx) {
 		m.SPF = append(m.SPF, s)
-		x.organization(ctx, d, m, s.Domain)
+		organizations.compare(ctx, s.Domain, m.DMARC.StrictSPF)
+	}
+	if x.envelope.File {
+		organizations.walk(ctx, x.author.Domain) // it is shown
 	}
 	return m, results, found
 }
@@ -167,12 +190,38 @@ func discovered(d *dmarc.Discovery) align.DMARC {
 	return a
 }
 
-// organization looks up the organizational domains of a domain, once.
-func (x *Inspection) organization(ctx context.Context, d *dmarc.Discoverer, m *align.Message, domain string) {
-	if _, known := m.Organizations[domain]; known {
-		return
+// organizations are the organizational domains that alignment depends on.
+type organizations struct {
+	x     *Inspection
+	d     *dmarc.Discoverer
+	found *dmarc.Discovery
+	known map[string]align.Organization
+}
+
+// compare sees to it that a domain can be compared with the author's; both are
+// walked only where that can make a difference (DM-023).
+func (o organizations) compare(ctx context.Context, domain string, strict bool) {
+	if o.list(domain); domain != "" && o.found.NeedsWalk(domain, strict) {
+		o.walk(ctx, o.x.author.Domain)
+		o.walk(ctx, domain)
 	}
-	o := d.Organization(ctx, domain)
+}
+
+// list takes what the public suffix list says, which needs no question.
+func (o organizations) list(domain string) {
+	if _, known := o.known[domain]; !known && domain != "" {
+		o.known[domain] = organization(dmarc.List(domain))
+	}
+}
+
+func (o organizations) walk(ctx context.Context, domain string) {
+	if k := o.known[domain]; domain != "" && k.Walk == "" && !k.Temp {
+		o.known[domain] = organization(o.d.Organization(ctx, domain))
+	}
+}
+
+// organization is one in the terms of the verdict.
+func organization(o dmarc.Organization) align.Organization {
 	suffix := align.NoSuffix
 	switch o.Suffix {
 	case dmarc.ICANN:
@@ -180,7 +229,7 @@ func (x *Inspection) organization(ctx context.Context, d *dmarc.Discoverer, m *a
 	case dmarc.Private:
 		suffix = align.PrivateSuffix
 	}
-	m.Organizations[domain] = align.Organization{PSL: o.PSL, Walk: o.Walk, Suffix: suffix, Temp: o.Err != nil}
+	return align.Organization{PSL: o.PSL, Walk: o.Walk, Suffix: suffix, Temp: o.Err != nil}
 }
 
 // spfResults: the milter never waits for SPF; the first message of a domain is
@@ -189,11 +238,13 @@ func (x *Inspection) spfResults(ctx context.Context) []align.SPF {
 	l := x.inspector.lookups
 	var all []align.SPF
 	for _, s := range x.spfSubjects() {
-		result, known := l.spf.known(s.key(), l.spfCheck(s.domain, s.address))
+		result, known := l.spf.known(s.key(), l.spfCheck(s))
 		if !known && x.envelope.File {
 			var err error
-			result, err = l.spf.get(ctx, s.key(), l.spfCheck(s.domain, s.address))
-			known = err == nil
+			if result, err = l.spf.get(ctx, s.key(), l.spfCheck(s)); err != nil {
+				result.Result = spf.TempError
+			}
+			known = true
 		}
 		if known {
 			all = append(all, align.SPF{Address: s.address, Result: string(result.Result), Domain: s.domain, Weak: result.weak})
@@ -221,7 +272,7 @@ func (x *Inspection) signature(r *dkim.Result) align.Signature {
 	s := align.Signature{
 		Domain: r.Domain, Selector: r.Selector, Algorithm: r.Algorithm, KeyBits: r.Key.Bits,
 		Status: statuses[r.Status], Cause: causes[r.Cause], Detail: r.Detail,
-		Ours: r.Domain != "" && x.state.prefer(r.Domain), Headers: r.Names, SignedAt: r.Time, Expires: r.Expiry,
+		Ours: r.Domain != "" && x.state.ours(r.Domain), Headers: r.Names, SignedAt: r.Time, Expires: r.Expiry,
 		HasLength: r.Limit.Present, Length: r.Limit.Octets, Uncovered: r.Limit.Uncovered, Testing: r.Key.Testing,
 	}
 	if x.headerCut || x.bodyCut {

@@ -2,6 +2,7 @@ package milter
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -279,7 +280,7 @@ func TestK013_MLT05_Limits(t *testing.T) {
 	for line := range strings.Lines("From: anna@ex.test\r\nDKIM-Signature: v=1; a=rsa-sha256; d=ex.test; s=r; h=from; bh=x; b=x\r\n") {
 		x.Field([]byte(line))
 	}
-	for range maxFields + 10 {
+	for range maxHeader / 6 {
 		x.Field([]byte("X: y\r\n"))
 	}
 	x.EndOfHeader()
@@ -310,5 +311,65 @@ func TestReadFile(t *testing.T) {
 		if r, err := i.ReadFile(context.Background(), Envelope{FromAuthor: true}, strings.NewReader(text)); err == nil && r.Verdict != "fail" {
 			t.Errorf("%.30q: %s", text, r.Verdict)
 		}
+	}
+}
+
+// TestBreakerMemory: a flood of From domains neither closes an open circuit nor
+// is more than a bounded number remembered.
+func TestBreakerMemory(t *testing.T) {
+	b := breaker{window: 2, share: 0.5}
+	bit := findingBit(align.KeyMissing)
+	b.judge("ex.test", bit)
+	if may, tripped := b.judge("ex.test", bit); may != 0 || len(tripped) != 1 {
+		t.Fatalf("%b %v", may, tripped)
+	}
+	for n := range maxBreakerDomains + 100 {
+		b.judge(fmt.Sprint(n, ".test"), 0)
+	}
+	if may, _ := b.judge("ex.test", bit); may != 0 || b.openCircuits() != 1 || len(b.domains) > maxBreakerDomains {
+		t.Errorf("%b, %d open of %d", may, b.openCircuits(), len(b.domains))
+	}
+}
+
+// TestPaddedHeader: whoever pads a header does not get past the rules about senders.
+func TestMLT05_PaddedHeader(t *testing.T) {
+	domain, _ := sender.ParseDomain("ex.test")
+	policy, err := sender.New(sender.Config{Domains: []sender.Domain{domain}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := newInspector(t, Config{DNS: goodZone(), Settings: Settings{Action: Reject, Senders: policy}})
+	for name, padding := range map[string]string{"many fields": strings.Repeat("X: a\r\n", 3000), "over the limit": strings.Repeat("X: "+strings.Repeat("a", 900)+"\r\n", 1300)} {
+		if r := pass(i, anna(), padding+letter("anna@foreign.test", "x")); r.Action != Reject || !r.has(align.FromForeign) {
+			t.Errorf("%s: %v %s", name, r.Action, r.names())
+		}
+	}
+}
+
+// TestManySignatures: the author's own is verified, however many stand above it.
+func TestK013_ManySignatures(t *testing.T) {
+	i := newInspector(t, Config{DNS: goodZone(), Settings: Settings{}})
+	foreign := "DKIM-Signature: v=1; a=rsa-sha256; d=esp%d.test; s=r; h=from; bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=AAAA\r\n"
+	var top strings.Builder
+	for n := range 150 {
+		fmt.Fprintf(&top, foreign, n)
+	}
+	r := pass(i, anna(), top.String()+sign(t, "r", letter("anna@ex.test", "x")))
+	if r.Verdict == "fail" || len(r.Signatures) != 10 || !r.has(align.SignatureFragile) {
+		t.Errorf("%s %s", r.Verdict, r.names())
+	}
+}
+
+// TestOnlyTheQuestionsThatMatter: one domain with a record of its own needs no walk.
+func TestDM023_OnlyTheQuestionsThatMatter(t *testing.T) {
+	z := goodZone()
+	i := newInspector(t, Config{DNS: z, Settings: Settings{}})
+	pass(i, anna(), sign(t, "r", letter("anna@ex.test", "x")))
+	if n := z.count("txt _dmarc.test"); n != 0 {
+		t.Errorf("the top level domain was asked %d times", n)
+	}
+	pass(i, anna(), sign(t, "r", letter("anna@news.ex.test", "x")))
+	if z.count("txt _dmarc.test") != 1 || z.count("txt _dmarc.ex.test") != 1 || z.count("txt r._domainkey.ex.test") != 1 {
+		t.Errorf("asked %v", z.asked)
 	}
 }

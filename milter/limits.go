@@ -8,6 +8,8 @@ const (
 	// and a header field in one packet; header_size_limit is 102,400. go-milter
 	// itself would allocate 1 MiB on announcement.
 	maxPacket = 512 << 10
+	// maxField is up to where a header field beyond maxPacket is read over.
+	maxField = 64 << 20
 	// packetTimeout is how long a packet may take from its first byte to its last.
 	// Postfix writes it in one go; milter_command_timeout is 30 s.
 	packetTimeout = 30 * time.Second
@@ -26,10 +28,11 @@ const (
 	// idleGrace is how long a connection without a message in flight gets then.
 	idleGrace = 5 * time.Second
 
-	// maxHeader bounds the header section that is looked at, in bytes, and maxFields
-	// the number of fields. Beyond them the message goes on unjudged, with a finding.
-	maxHeader = 1 << 20
-	maxFields = 2000
+	// maxHeader bounds the header section that is looked at, in bytes. Beyond it only
+	// From fields are, up to maxLateFrom bytes: whoever pads a header must not get
+	// past the rules about senders. The message goes on, with a finding.
+	maxHeader   = 1 << 20
+	maxLateFrom = 64 << 10
 	// maxBody bounds the body that is hashed. message_size_limit is 10,240,000; zero
 	// there means no limit.
 	maxBody = 1 << 30

@@ -211,6 +211,8 @@ func (x *Inspection) authenticationResults(m *align.Message, results []dkim.Resu
 	}
 	var value authres.ResultValue = authres.ResultFail
 	switch {
+	case m.DMARC.Temp:
+		value = authres.ResultTempError
 	case !m.DMARC.Found:
 		value = authres.ResultNone
 	case slices.ContainsFunc(m.Signatures, func(s align.Signature) bool {

@@ -199,10 +199,11 @@ func (p *port) admit(nc net.Conn) bool {
 // what is negotiated may change with a reload, its accept loop ends at the first
 // error, and its Close races with it.
 func (p *port) serve(c *conn) {
-	b := &session{inspector: p.server.Inspector, conn: c, server: p.server, life: p.life}
+	actions := p.server.Inspector.actions()
+	b := &session{inspector: p.server.Inspector, conn: c, server: p.server, life: p.life, headers: actions&wire.OptAddHeader != 0}
 	w := wire.Server{
 		NewMilter: func() wire.Milter { return b },
-		Actions:   p.server.Inspector.actions(),
+		Actions:   actions,
 		Protocol:  protocol,
 		SymList:   macroList,
 	}

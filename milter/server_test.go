@@ -147,10 +147,11 @@ func TestMLT10_Malformed(t *testing.T) {
 	good := dial()
 	good.connect("192.0.2.7")
 	for name, packet := range map[string][]byte{
-		"no length":   {0, 0, 0, 0},
-		"too long":    binary.BigEndian.AppendUint32(nil, maxPacket+1),
-		"negative":    {0xff, 0xff, 0xff, 0xff},
-		"bad connect": {0, 0, 0, 2, 'C', 'x'},
+		"no length":    {0, 0, 0, 0},
+		"too long":     append(binary.BigEndian.AppendUint32(nil, maxPacket+1), 'B'),
+		"far too long": binary.BigEndian.AppendUint32(nil, maxField+1),
+		"negative":     {0xff, 0xff, 0xff, 0xff},
+		"bad connect":  {0, 0, 0, 2, 'C', 'x'},
 	} {
 		p := dial()
 		p.negotiate()
@@ -162,6 +163,11 @@ func TestMLT10_Malformed(t *testing.T) {
 	}
 	good.proceed('U', "VRFY x\x00") // SMFIC_UNKNOWN
 	good.send(wire.CodeQuitNewConn, "")
+	good.envelope("a@ex.test", "a@ex.test", "b@dest.test")
+	good.content("From: a@ex.test\r\nX: "+strings.Repeat("x", maxPacket)+"\r\n\r\nbody", 100)
+	if code, text, _ := good.end("Q"); code != 'a' {
+		t.Errorf("a field of %d octets: %c %s", maxPacket, code, text)
+	}
 	good.envelope("a@ex.test", "a@ex.test", "b@dest.test")
 	good.content(sign(t, "r", letter("a@ex.test", "Hello")), 100)
 	if code, text, _ := good.end("Q"); code != 'a' {

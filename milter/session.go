@@ -38,6 +38,7 @@ type session struct {
 	server    *Server
 	conn      *conn
 	life      context.Context
+	headers   bool // adding header fields was negotiated
 
 	host     string
 	port     uint16
@@ -151,8 +152,12 @@ func (s *session) Headers(_ textproto.MIMEHeader, m *wire.Modifier) (wire.Respon
 	return s.guard(proceed, func() wire.Response {
 		s.seeQueueID(m)
 		if s.message != nil {
+			if s.conn.oversize {
+				s.message.HeaderMissing()
+			}
 			s.message.EndOfHeader()
 		}
+		s.conn.oversize = false
 		return proceed
 	})
 }
@@ -186,7 +191,7 @@ func (s *session) Body(m *wire.Modifier) (wire.Response, error) {
 
 // act turns a verdict into a reply.
 func (s *session) act(r *Report, m *wire.Modifier) wire.Response {
-	if r.header != "" {
+	if r.header != "" && s.headers {
 		if err := m.InsertHeader(0, "Authentication-Results", r.header); err != nil {
 			s.server.log().Warn("the result header could not be added", "queue_id", s.queueID, "error", err)
 		}

@@ -20,12 +20,12 @@ const (
 
 // spfCheck evaluates the SPF record of a MAIL FROM domain for an address that mail
 // leaves from (DM-012). The library obeys the limits of RFC 7208 §4.6.4.
-func (l *lookups) spfCheck(domain string, egress netip.Addr) ask[spfResult] {
+func (l *lookups) spfCheck(s spfSubject) ask[spfResult] {
 	return func(done func(spfResult, time.Duration, error)) {
 		l.work.spawn(func(ctx context.Context) {
 			ctx, cancel := context.WithTimeout(ctx, spfTimeout)
 			defer cancel()
-			result, err := spf.CheckHostWithSender(net.IP(egress.AsSlice()), domain, "postmaster@"+domain,
+			result, err := spf.CheckHostWithSender(net.IP(s.address.AsSlice()), s.domain, s.sender,
 				spf.WithContext(ctx), spf.WithResolver(spfDNS{l}))
 			lasts := spfLasts
 			if result == spf.TempError {
@@ -35,7 +35,7 @@ func (l *lookups) spfCheck(domain string, egress netip.Addr) ask[spfResult] {
 			}
 			found := spfResult{Result: result}
 			if result == spf.Pass {
-				found.weak = l.spfWeak(ctx, domain)
+				found.weak = l.spfWeak(ctx, s.domain)
 			}
 			done(found, lasts, err)
 		})

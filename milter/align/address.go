@@ -4,6 +4,7 @@ import (
 	"io"
 	"mime"
 	"net/mail"
+	"slices"
 	"strings"
 )
 
@@ -259,35 +260,42 @@ func localPart(words []token) (m mailbox, ok bool) {
 }
 
 // scan finds addresses in what is not by the grammar: those in angle brackets,
-// or else each "@" between words.
+// and those that are all there is between two commas, as a parser would take them
+// that goes on behind what it cannot read; or else each "@" between words.
 func scan(tokens []token) []mailbox {
-	var angles, bare []mailbox
-	inside := false
-	for i, t := range tokens {
-		switch {
-		case t.kind == '<' || t.kind == '>':
-			inside = t.kind == '<'
-		case t.kind == '@':
-			m := around(tokens, i)
-			if m.domain == "" {
-				continue
-			}
-			if inside {
-				angles = append(angles, m)
-			} else {
-				bare = append(bare, m)
+	var found, bare []mailbox
+	for len(tokens) > 0 {
+		n := slices.IndexFunc(tokens, func(t token) bool { return t.kind == ',' || t.kind == ';' || t.kind == ':' })
+		element := tokens
+		if tokens = nil; n >= 0 {
+			element, tokens = element[:n], element[n+1:]
+		}
+		inside, angles := false, slices.ContainsFunc(element, func(t token) bool { return t.kind == '<' })
+		for i, t := range element {
+			switch {
+			case t.kind == '<' || t.kind == '>':
+				inside = t.kind == '<'
+			case t.kind == '@':
+				m, whole := around(element, i)
+				switch {
+				case m.domain == "":
+				case inside || whole && !angles:
+					found = append(found, m)
+				default:
+					bare = append(bare, m)
+				}
 			}
 		}
 	}
-	if len(angles) > 0 {
-		return angles
+	if len(found) > 0 {
+		return found
 	}
 	return bare
 }
 
 // around reads the address whose "@" is at i: words without white space between
-// them.
-func around(tokens []token, i int) mailbox {
+// them. Whole: nothing else is there.
+func around(tokens []token, i int) (m mailbox, whole bool) {
 	from := i
 	for from > 0 && isWordOrDot(tokens[from-1]) && (from == i || !tokens[from].spaced) {
 		from--
@@ -296,17 +304,17 @@ func around(tokens []token, i int) mailbox {
 	for to < len(tokens) && (tokens[to].kind == tokenAtom || tokens[to].kind == '.') && (to == i+1 || !tokens[to].spaced) {
 		to++
 	}
-	m, _ := localPart(tokens[from:i])
+	m, _ = localPart(tokens[from:i])
 	if to == i+1 && to < len(tokens) && tokens[to].kind == '[' {
 		m.domain = tokens[to].text
-		return m
+		return m, from == 0 && to+1 == len(tokens)
 	}
 	var b strings.Builder
 	for _, t := range tokens[i+1 : to] {
 		b.WriteString(t.text)
 	}
 	m.domain = strings.Trim(b.String(), ".")
-	return m
+	return m, from == 0 && to == len(tokens)
 }
 
 func isWordOrDot(t token) bool {

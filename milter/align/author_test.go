@@ -41,6 +41,8 @@ var authorCases = []struct {
 	{"DM004 encoded name is an address", "=?utf-8?q?ceo=40bank.test?= <a@ex.test>", "ex.test", "from-spoof-like=info"},
 	{"DM004 unquoted name is an address", "a@bank.test <a@ex.test>", "ex.test", "from-ambiguous=weak"},
 	{"DM004 two in brackets", "<a@bank.test> <a@ex.test>", "", "from-ambiguous=weak from-multiple=fail"},
+	{"DM004 an address before what is not by the grammar", "a@bank.test, foo <a@ex.test> y", "", "from-ambiguous=weak from-multiple=fail"},
+	{"DM004 the same behind a semicolon", "a@ex.test; x <x@ex.test>", "ex.test", "from-ambiguous=weak from-authors=info sender-missing=weak"},
 	{"DM004 comma in the name", "Doe, John <a@ex.test>", "ex.test", "from-ambiguous=weak"},
 	{"DM004 encoded words", "=?iso-8859-1?q?J=F6rg?= <a@ex.test>", "ex.test", ""},
 	{"DM004 encoded words, charset unknown to Go", "=?koi8-r?b?7+7v?= =?iso-8859-15?q?=A4?= <a@ex.test>", "ex.test", ""},

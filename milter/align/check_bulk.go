@@ -33,7 +33,7 @@ func (c *checker) bulk() {
 		}
 	}
 	if c.maybe || c.temp {
-		class = Info
+		return // one that could not be verified may cover them
 	}
 	c.add(OneClickUnsigned, class, "no valid signature covers both List-Unsubscribe and List-Unsubscribe-Post: add them to the fields to sign (RFC 8058 §4)")
 }

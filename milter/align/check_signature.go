@@ -29,11 +29,14 @@ func (c *checker) signatures() {
 		case Failed, PermError:
 			c.broken(s)
 		case NotVerified:
-			// K-013: receivers have their limits too.
 			if !c.HeaderCut && !c.BodyCut {
-				c.add(SignatureFragile, Info, "%s was not verified: there are too many", s.title())
+				c.add(SignatureFragile, Info, "%s was not verified", s.title())
 			}
 		}
+	}
+	if c.Skipped > 0 {
+		// K-013: receivers have their limits too.
+		c.add(SignatureFragile, Info, "there are %d DKIM-Signature fields more than were verified, all of others: receivers have limits too", c.Skipped)
 	}
 	c.alignments()
 	c.weaknesses()
@@ -122,6 +125,9 @@ func (c *checker) alignments() {
 	case best == Differs:
 		c.add(AlignmentDiffers, Weak, "receivers that walk the DNS tree (RFC 9989) and those that use the public suffix list (RFC 7489) disagree whether the signature is aligned with %s: sign with d=%s", c.Author.Domain, c.Author.Domain)
 	case len(c.passing) == 0 && (possible || temp):
+	case c.maybe || best == AlignmentUnknown:
+		// What nobody answered for may be aligned: an action named for this
+		// finding must not act on trouble of ours.
 	default:
 		class := Weak
 		// DM-014: where a record exists, the message fails unless SPF saves it.
@@ -166,9 +172,14 @@ func (c *checker) weaknesses() {
 	}
 	for i := range all {
 		for _, f := range all[i].list {
-			// A weakness that another signature does not have hurts nobody; a length
-			// limit does, since anybody may append to the message.
-			if slices.ContainsFunc(all, func(other findings) bool { return !other.has(f.Name, f.Class) }) {
+			// A weakness that another signature does not have hurts nobody, if all
+			// receivers can verify that one; a length limit does, since anybody may
+			// append to the message.
+			excused := c.maybe
+			for j := range all {
+				excused = excused || !all[j].has(f.Name, f.Class) && (isRSA(counting[j]) || !isRSA(counting[i]))
+			}
+			if excused {
 				f.Class = Info
 				if f.Name == BodyLengthLimit {
 					f.Class = Weak
@@ -178,10 +189,13 @@ func (c *checker) weaknesses() {
 		}
 	}
 	// K-035: RFC 8463 is not understood everywhere.
-	if len(counting) > 0 && !slices.ContainsFunc(counting, func(s *Signature) bool { return !strings.HasPrefix(s.Algorithm, "ed25519") }) {
+	if len(counting) > 0 && !c.maybe && !slices.ContainsFunc(counting, isRSA) {
 		c.add(Ed25519Only, Weak, "there is no other signature than Ed25519, which large receivers do not verify: sign with RSA as well")
 	}
 }
+
+// isRSA: RFC 8463 is not understood everywhere, RSA is.
+func isRSA(s *Signature) bool { return !strings.HasPrefix(s.Algorithm, "ed25519") }
 
 // has tells whether a finding of the name is there, of the class or worse.
 func (f *findings) has(name string, class Class) bool {

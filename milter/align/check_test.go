@@ -218,7 +218,7 @@ func TestCheckBulk(t *testing.T) {
 		{"BLK020 covered by one whose key nobody answered for", func(m *Message) {
 			unsigned(true)(m)
 			m.Signatures = append(m.Signatures, with(fine("ex.test"), func(s *Signature) { s.Status = TempError }))
-		}, "oneclick-unsigned=info dns-trouble=info"},
+		}, "dns-trouble=info"},
 	})
 }
 

@@ -41,6 +41,9 @@ type Message struct {
 	// Signatures are those verified, in any order. A DKIM-Signature field in
 	// Fields without one of these is a signature about which nothing is known.
 	Signatures []Signature
+	// Skipped is how many DKIM-Signature fields were not looked at: there were too
+	// many, and none of them by its d= the author's.
+	Skipped int
 	// DMARC is that of the author's domain.
 	DMARC DMARC
 	// Organizations by domain, as A-labels in lower case: of the author, of each

@@ -12,7 +12,7 @@ import (
 // (Verification.Skipped); nothing is cut.
 const (
 	defaultSignatures = 10    // verified of one message; OpenDKIM's MaximumSignaturesToVerify is 3
-	maxConsidered     = 100   // of which d= is read, to choose those
+	maxConsidered     = 1000  // of which d= is read, to choose those
 	maxSignature      = 65536 // octets of one field; OpenDKIM takes that for a whole header (MaximumHeaders)
 	largeSignature    = 4096  // and from when on that is worth a note
 	maxTags           = 200
