@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/postseal/postseal/internal/resolver/resolvertest"
+	"github.com/postseal/postseal/milter"
 	"github.com/postseal/postseal/policy/socketmap"
 )
 
@@ -51,7 +52,7 @@ func heeding(t *testing.T) (d *daemon, signals chan os.Signal, drained <-chan st
 	d = testDaemon(t, standing{DNS: &resolvertest.DNS{}})
 	d.opts = &globalOptions{configPath: pipe, configSet: true}
 	d.log = slog.New(slog.DiscardHandler)
-	d.socketmap = &socketmap.Server{}
+	d.socketmap, d.milter = &socketmap.Server{}, &milter.Server{}
 	life, end := context.WithCancel(context.Background())
 	serving, drain := context.WithCancel(life)
 	d.serving = serving
