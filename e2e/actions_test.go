@@ -127,7 +127,7 @@ func stepPostfix(ctx context.Context, s *story, words []string) error {
 	return err
 }
 
-// postseal start|stop|terminate|kill|restart|hold · postseal configure TOML · postseal COMMAND …
+// postseal start|stop|terminate|ended|kill|restart|hold · postseal configure TOML · postseal COMMAND …
 func stepPostseal(ctx context.Context, s *story, words []string) error {
 	if len(words) == 0 {
 		return errors.New("want a command")
@@ -144,6 +144,8 @@ func stepPostseal(ctx context.Context, s *story, words []string) error {
 		return d.Kill()
 	case "restart":
 		return errors.Join(d.Stop(), d.Start(ctx))
+	case "ended":
+		return d.Ended(ctx)
 	case "hold":
 		return errors.Join(d.Stop(), d.HoldSocket(), d.Start(ctx))
 	case "configure":

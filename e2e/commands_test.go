@@ -34,6 +34,8 @@ type story struct {
 	seen     map[string]int // token → deliveries of it that a step has spoken of
 	held     map[string]int // token of a message that the last flush set in motion → its attempts before
 	streams  map[string]*stream
+	judged   map[string]int     // token → lines of the milter about it that a step has spoken of
+	clients  map[string]*client // SMTP connections that stay open
 }
 
 // commands is the language of the stories; README.md describes it.
@@ -43,7 +45,8 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 		"bounced": stepBounced, "untouched": stepUntouched, "log": stepLog, "daemonlog": stepDaemonLog,
 		"answer": stepAnswer, "dns": stepDNS, "resolver": stepResolver, "policyhost": stepPolicyHost,
 		"sink": stepSink, "postfix": stepPostfix, "postseal": stepPostseal, "older": stepOlder,
-		"stream": stepStream,
+		"stream": stepStream, "post": stepPost, "talk": stepTalk, "mail": stepMail, "judged": stepJudged,
+		"received": stepReceived, "queued": stepQueued, "release": stepRelease, "signer": stepSigner,
 	}
 	table := make(map[string]func(*testscript.TestScript, bool, []string))
 	for name, step := range steps {

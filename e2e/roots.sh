@@ -10,8 +10,10 @@ set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 roots=${POSTSEAL_ROOTS:-$here/.roots}
 suites="trixie sid"
-# systemd: systemd-analyze, which checks our units. gcc, libc6-dev, libopendkim-dev: what milter/dkim is compared with.
-packages="postfix unbound iproute2 util-linux debootstrap ca-certificates systemd gcc libc6-dev libopendkim-dev"
+# systemd: systemd-analyze, which checks our units. opendkim: a signer, and another receiver. gcc, libc6-dev,
+# libopendkim-dev: what milter/dkim is compared with.
+packages="postfix unbound iproute2 util-linux debootstrap ca-certificates systemd
+	opendkim opendkim-tools miltertest gcc libc6-dev libopendkim-dev"
 
 say() { printf 'roots: %s\n' "$*"; }
 fail() { say "$*" >&2; exit 1; }

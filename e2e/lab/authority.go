@@ -126,6 +126,10 @@ func parseQuestion(name, qtype string) (question, error) {
 
 // Add adds a record in master file form, with absolute names, to its zone.
 func (a *Authority) Add(record string) error {
+	record, err := expandKeys(record)
+	if err != nil {
+		return err
+	}
 	rr, err := dns.NewRR(record)
 	if err != nil {
 		return err
@@ -161,6 +165,37 @@ func (a *Authority) Remove(name, qtype string) error {
 		return fmt.Errorf("no %s record of %s", qtype, name)
 	}
 	return nil
+}
+
+// TXT returns the TXT records of a name, the strings of each joined.
+func (a *Authority) TXT(name string) []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	name = dns.CanonicalName(name)
+	z := a.zoneOf(name)
+	if z == nil {
+		return nil
+	}
+	var texts []string
+	for _, rr := range z.lookUp(name, dns.TypeTXT) {
+		texts = append(texts, strings.Join(rr.(*dns.TXT).Txt, ""))
+	}
+	return texts
+}
+
+// keyRecords lists the DKIM key records as OpenDKIM's TestPublicKeys wants them: a line for each, name and text.
+func (a *Authority) keyRecords() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var lines strings.Builder
+	for _, z := range a.zones {
+		for _, rr := range z.records {
+			if txt, ok := rr.(*dns.TXT); ok && strings.Contains(txt.Hdr.Name, "._domainkey.") {
+				fmt.Fprintf(&lines, "%s %s\n", strings.TrimSuffix(dns.CanonicalName(txt.Hdr.Name), "."), strings.Join(txt.Txt, ""))
+			}
+		}
+	}
+	return lines.String()
 }
 
 // Asked counts the questions for a name and type so far.

@@ -22,12 +22,14 @@ type Behaviour struct {
 	DropAtMAIL        bool // inside TLS, the connection is closed at MAIL FROM; in clear all is well
 	RejectRCPT        bool // 450 to every recipient
 	TLS12             bool // TLS 1.2 at most
+	No8BITMIME        bool // neither 8BITMIME nor SMTPUTF8 is offered
 }
 
 // ParseBehaviour reads "NAME[,NAME…] [word…]", the form of a line in a story:
 //
 //	cert=KIND       certificate: expired, self-signed, unknown-ca
 //	refuse stuck greet-421 no-starttls drop-after-starttls garbage-handshake drop-at-mail reject-rcpt tls12
+//	no-8bitmime
 func ParseBehaviour(words []string) (Behaviour, error) {
 	if len(words) == 0 {
 		return Behaviour{}, fmt.Errorf("sink: want NAME[,NAME…] [behaviour…]")
@@ -37,6 +39,7 @@ func ParseBehaviour(words []string) (Behaviour, error) {
 		"refuse": &b.Refuse, "stuck": &b.Stuck, "greet-421": &b.Greet421, "no-starttls": &b.NoSTARTTLS,
 		"drop-after-starttls": &b.DropAfterSTARTTLS, "garbage-handshake": &b.GarbageHandshake,
 		"drop-at-mail": &b.DropAtMAIL, "reject-rcpt": &b.RejectRCPT, "tls12": &b.TLS12,
+		"no-8bitmime": &b.No8BITMIME,
 	}
 	for _, word := range words[1:] {
 		if kind, ok := strings.CutPrefix(word, "cert="); ok {

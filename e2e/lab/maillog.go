@@ -44,6 +44,17 @@ func (l Maillog) Lines() []string {
 	return lines[:len(lines)-1] // the last one is empty or still being written
 }
 
+// Tokens are the tokens of the messages so far, by queue id.
+func (l Maillog) Tokens() map[string]string {
+	tokens := make(map[string]string)
+	for _, line := range l.Lines() {
+		if m := cleanupLine.FindStringSubmatch(line); m != nil {
+			tokens[m[1]] = m[2]
+		}
+	}
+	return tokens
+}
+
 // Deliveries reads all delivery attempts so far, in order.
 func (l Maillog) Deliveries() []Delivery { return parseDeliveries(l.Lines()) }
 

@@ -25,8 +25,9 @@ type Postfix struct {
 	Name string // syslog_name and directory
 	Log  Maillog
 
-	world *World
-	dir   string
+	world  *World
+	dir    string
+	listen string // of its smtpd
 }
 
 // baseConfig is the laboratory's main.cf; %[1]s is the instance's directory, %[2]s its name, %[3]s the CA file.
@@ -88,7 +89,7 @@ postlog unix-dgram n - n - 1 postlogd
 // NewPostfix configures an instance; listen is the HOST:PORT of its smtpd, main the parameters that differ from the
 // laboratory's, where "LAB" stands for the world's directory. It does not start it.
 func (w *World) NewPostfix(in Installation, name, listen, main string) (*Postfix, error) {
-	p := &Postfix{Installation: in, Name: name, world: w, dir: filepath.Join(w.Dir, name)}
+	p := &Postfix{Installation: in, Name: name, world: w, dir: filepath.Join(w.Dir, name), listen: listen}
 	p.Log = Maillog{filepath.Join(p.dir, "maillog")}
 	if err := p.makeDirectories(); err != nil {
 		return nil, fmt.Errorf("postfix %s: %w", name, err)
@@ -106,6 +107,30 @@ func (w *World) NewPostfix(in Installation, name, listen, main string) (*Postfix
 	}
 	w.onClose(p.kill)
 	return p, p.settle()
+}
+
+// Services adds lines to master.cf; a line replaces that of the same service and type. "LAB" stands for the world's
+// directory.
+func (p *Postfix) Services(lines string) error {
+	text := fmt.Sprintf(masterConfig, p.listen)
+	for line := range strings.Lines(strings.ReplaceAll(lines, "LAB", p.world.Dir)) {
+		words := strings.Fields(line)
+		if len(words) < 2 || strings.HasPrefix(words[0], "#") {
+			continue
+		}
+		text = mergeService(text, words[0]+" "+words[1]+" ", strings.TrimSpace(line)+"\n")
+	}
+	return os.WriteFile(filepath.Join(p.dir, "master.cf"), []byte(text), 0o644)
+}
+
+func mergeService(text, service, added string) string {
+	var kept strings.Builder
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, service) {
+			kept.WriteString(line)
+		}
+	}
+	return kept.String() + added
 }
 
 // settle dates the configuration back. Every program of Postfix reads a file again and again until it is two seconds
@@ -243,7 +268,12 @@ func (p *Postfix) masterPID() (int, error) {
 // Send hands a message to sendmail(1); token becomes the left side of its Message-ID.
 func (p *Postfix) Send(ctx context.Context, token string, recipients ...string) error {
 	text := fmt.Sprintf("From: <s@lab.test>\nMessage-ID: <%s@lab.test>\nSubject: %s\n\nhello\n", token, token)
-	_, err := p.Run(ctx, text, append([]string{"sendmail", "-i", "-f", "s@lab.test"}, recipients...)...)
+	return p.Sendmail(ctx, "s@lab.test", text, recipients...)
+}
+
+// Sendmail hands a text to sendmail(1) as it is.
+func (p *Postfix) Sendmail(ctx context.Context, sender, text string, recipients ...string) error {
+	_, err := p.Run(ctx, text, append([]string{"sendmail", "-i", "-f", sender}, recipients...)...)
 	return err
 }
 

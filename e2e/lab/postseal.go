@@ -135,6 +135,16 @@ func (d *Postseal) HoldSocket() error {
 // Stop asks the daemon to end and waits.
 func (d *Postseal) Stop() error { return d.process.end(syscall.SIGTERM, stopDeadline) }
 
+// Ended waits until the daemon has ended by itself, with status 0.
+func (d *Postseal) Ended(ctx context.Context) error {
+	select {
+	case <-d.process.exited:
+		return d.process.err
+	case <-ctx.Done():
+		return fmt.Errorf("postseal runs on: %w: %s", ctx.Err(), d.LogText())
+	}
+}
+
 // Terminate asks the daemon to end and does not wait: it drains.
 func (d *Postseal) Terminate() error { return d.process.cmd.Process.Signal(syscall.SIGTERM) }
 

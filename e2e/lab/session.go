@@ -102,7 +102,10 @@ func (s *session) command(line string) error {
 }
 
 func (s *session) hello() error {
-	lines := []string{"250-sink", "250-8BITMIME", "250-SMTPUTF8"}
+	lines := []string{"250-sink"}
+	if !s.behaviour.No8BITMIME {
+		lines = append(lines, "250-8BITMIME", "250-SMTPUTF8")
+	}
 	if !s.secured && !s.behaviour.NoSTARTTLS {
 		lines = append(lines, "250-STARTTLS")
 	}

@@ -17,6 +17,8 @@ import (
 //	policy/DOMAIN                the body of that domain's MTA-STS policy
 //	sinks                        lines ADDRESS[:PORT] NAME[,NAME…] [behaviour…]
 //	main.cf                      parameters that differ from the laboratory's
+//	master.cf                    services beside the laboratory's, or in place of them
+//	signer/NAME                  lines of an opendkim.conf, with its Socket: an OpenDKIM
 //	postseal.toml                the same for postseal; without the file no daemon runs
 //	table                        lines KEY REPLY: a stand-in for postseal, to prove that a story can fail
 //	files/NAME                   a file of the world, for main.cf to name as LAB/files/NAME
@@ -25,6 +27,8 @@ type Spec struct {
 	Policies map[string]string
 	Sinks    map[string]Behaviour // by ADDRESS:PORT
 	MainCF   string
+	MasterCF string
+	Signers  map[string]string // configuration by name
 	Postseal *string
 	Table    *Table
 	Files    map[string]string
@@ -46,6 +50,7 @@ func ReadSpec(files fs.FS) (Spec, error) {
 		Policies: make(map[string]string),
 		Sinks:    make(map[string]Behaviour),
 		Files:    make(map[string]string),
+		Signers:  make(map[string]string),
 	}
 	for _, folder := range []string{"signed", "unsigned"} {
 		err := eachFile(files, folder, func(name, text string) {
@@ -61,6 +66,9 @@ func ReadSpec(files fs.FS) (Spec, error) {
 	if err := eachFile(files, "files", func(name, text string) { spec.Files[name] = text }); err != nil {
 		return spec, err
 	}
+	if err := eachFile(files, "signer", func(name, text string) { spec.Signers[name] = text }); err != nil {
+		return spec, err
+	}
 	return spec, spec.readSettings(files)
 }
 
@@ -73,6 +81,9 @@ func (spec *Spec) readSettings(files fs.FS) error {
 		return err
 	}
 	if spec.MainCF, _, err = readOptional(files, "main.cf"); err != nil {
+		return err
+	}
+	if spec.MasterCF, _, err = readOptional(files, "master.cf"); err != nil {
 		return err
 	}
 	if text, ok, err := readOptional(files, "postseal.toml"); err != nil {

@@ -22,7 +22,8 @@ type World struct {
 	Authority  *Authority
 	Resolver   *Resolver
 	PolicyHost *PolicyHost
-	Sinks      map[string]*Sink // by ADDRESS:PORT
+	Sinks      map[string]*Sink   // by ADDRESS:PORT
+	Signers    map[string]*Signer // by name
 
 	closers []func() error
 	group   sync.WaitGroup
@@ -36,8 +37,9 @@ var worlds atomic.Int64
 // NewWorld builds the world of a Spec; Close ends it.
 func NewWorld(ctx context.Context, spec Spec) (w *World, err error) {
 	w = &World{
-		Dir:   filepath.Join(Dir, fmt.Sprintf("w%d", worlds.Add(1))),
-		Sinks: make(map[string]*Sink),
+		Dir:     filepath.Join(Dir, fmt.Sprintf("w%d", worlds.Add(1))),
+		Sinks:   make(map[string]*Sink),
+		Signers: make(map[string]*Signer),
 	}
 	defer func() {
 		if err != nil {
@@ -58,6 +60,9 @@ func NewWorld(ctx context.Context, spec Spec) (w *World, err error) {
 		return w, err
 	}
 	if err := w.startDNS(ctx, spec.Zones); err != nil {
+		return w, err
+	}
+	if err := w.startSigners(ctx, spec.Signers); err != nil {
 		return w, err
 	}
 	return w, w.startPeers(spec)
@@ -86,6 +91,20 @@ func (w *World) startDNS(ctx context.Context, files []ZoneFile) error {
 	}
 	w.onClose(w.Resolver.Stop)
 	return w.Resolver.Start(ctx, true)
+}
+
+func (w *World) startSigners(ctx context.Context, configs map[string]string) error {
+	for name, config := range configs {
+		signer, err := w.NewSigner(name, config)
+		if err != nil {
+			return err
+		}
+		w.Signers[name] = signer
+		if err := signer.Start(ctx); err != nil {
+			return fmt.Errorf("signer %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 func (w *World) startPeers(spec Spec) error {

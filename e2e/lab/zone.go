@@ -27,8 +27,8 @@ type zone struct {
 // tlsaName stands in a zone for the digest of that name's public key.
 var tlsaName = regexp.MustCompile(`spki:([A-Za-z0-9.*_-]+)`)
 
-// parseZone reads a master file. "spki:NAME" stands for the data of a TLSA record 3 1 1 for NAME's key. SOA and NS are
-// added.
+// parseZone reads a master file. "spki:NAME" stands for the data of a TLSA record 3 1 1 for NAME's key, "dkim:NAME" for
+// the record of a DKIM key. SOA and NS are added.
 func parseZone(name, text string, signed bool, pki *PKI) (*zone, error) {
 	z := &zone{name: dns.CanonicalName(name)}
 	var failed error
@@ -41,6 +41,10 @@ func parseZone(name, text string, signed bool, pki *PKI) (*zone, error) {
 	})
 	if failed != nil {
 		return nil, failed
+	}
+	text, err := expandKeys(text)
+	if err != nil {
+		return nil, err
 	}
 	preamble := "@ SOA ns.lab.invalid. hostmaster.lab.invalid. 1 3600 600 86400 1\n@ NS ns.lab.invalid.\n"
 	parser := dns.NewZoneParser(strings.NewReader(preamble+text), z.name, "zone "+name)
