@@ -124,10 +124,16 @@ func (c *client) data(message, want string) error {
 // bdat sends the message in two chunks, RFC 3030.
 func (c *client) bdat(message, want string) error {
 	half := len(message) / 2
-	if err := c.say(fmt.Sprintf("BDAT %d\r\n%s", half, message[:half]), "250"); err != nil {
+	if _, err := fmt.Fprintf(c.conn, "BDAT %d\r\n%s", half, message[:half]); err != nil {
 		return err
 	}
-	return c.say(fmt.Sprintf("BDAT %d LAST\r\n%s", len(message)-half, message[half:]), want)
+	if err := c.expect("250"); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(c.conn, "BDAT %d LAST\r\n%s", len(message)-half, message[half:]); err != nil {
+		return err
+	}
+	return c.expect(want)
 }
 
 func (c *client) quit() error { return errors.Join(c.say("QUIT", "221"), c.conn.Close()) }
