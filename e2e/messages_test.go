@@ -19,10 +19,10 @@ import (
 // logField is one field of a logfmt line.
 var logField = regexp.MustCompile(`(\w+)=("(?:[^"\\]|\\.)*"|\S*)`)
 
-// judgements are the milter's lines about a message, in order: fields by name.
-func (s *story) judgements(token string) []map[string]string {
+// judgements are the milter's lines about messages, by token and in order: fields by name.
+func (s *story) judgements() map[string][]map[string]string {
 	tokens := s.postfix.Log.Tokens()
-	var all []map[string]string
+	all := make(map[string][]map[string]string)
 	for line := range strings.Lines(s.postseal.LogText()) {
 		fields := make(map[string]string)
 		for _, m := range logField.FindAllStringSubmatch(line, -1) {
@@ -32,8 +32,8 @@ func (s *story) judgements(token string) []map[string]string {
 			}
 			fields[m[1]] = value
 		}
-		if fields["msg"] == "message" && tokens[fields["queue_id"]] == token {
-			all = append(all, fields)
+		if token := tokens[fields["queue_id"]]; fields["msg"] == "message" && token != "" {
+			all[token] = append(all[token], fields)
 		}
 	}
 	return all
@@ -47,7 +47,7 @@ func stepJudged(ctx context.Context, s *story, words []string) error {
 	}
 	var fields map[string]string
 	err := until(ctx, func() error {
-		all := s.judgements(words[0])
+		all := s.judgements()[words[0]]
 		if len(all) <= s.judged[words[0]] {
 			return fmt.Errorf("the milter has no further line about %s", words[0])
 		}

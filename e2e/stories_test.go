@@ -10,6 +10,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/postseal/postseal/e2e/lab"
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/rogpeppe/go-internal/txtar"
 )
 
 // storiesAtOnce is how many worlds live at a time: they wait far more than they compute.
@@ -149,52 +151,89 @@ func storiesFor(t *testing.T, files []string, version lab.Version) []string {
 	return chosen
 }
 
-func newStory(world *lab.World) *story {
-	return &story{
-		world: world, seen: make(map[string]int), held: make(map[string]int),
-		judged: make(map[string]int), clients: make(map[string]*client),
-	}
-}
-
-// setUp builds the world of a story and starts the senders in it.
+// setUp builds the world of a story.
 func setUp(env *testscript.Env, in lab.Installation) error {
-	ctx, cancel := context.WithTimeout(context.Background(), stepDeadline)
-	defer cancel()
-	spec, err := lab.ReadSpec(os.DirFS(env.WorkDir))
-	if err != nil {
+	s, err := build(in, os.DirFS(env.WorkDir))
+	if s == nil {
 		return err
 	}
-	world, err := lab.NewWorld(ctx, spec)
-	if err != nil {
-		return err
-	}
-	s := newStory(world)
-	env.Values[storyKey{}] = s
 	env.Defer(func() {
-		for _, c := range s.clients {
-			c.conn.Close()
-		}
-		if err := world.Close(); err != nil {
+		if err := s.close(); err != nil {
 			env.T().Log("closing the world: ", err)
 		}
 	})
-	env.Setenv("LAB", world.Dir)
+	env.Values[storyKey{}] = s
+	env.Setenv("LAB", s.world.Dir)
 	env.Setenv("VERSION", in.Version.String())
+	return err
+}
+
+// build makes a world and starts the senders in it. What there is of it is returned also with an error.
+func build(in lab.Installation, files fs.FS) (*story, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), stepDeadline)
+	defer cancel()
+	spec, err := lab.ReadSpec(files)
+	if err != nil {
+		return nil, err
+	}
+	world, err := lab.NewWorld(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	s := &story{
+		world: world, seen: make(map[string]int), held: make(map[string]int),
+		judged: make(map[string]int), clients: make(map[string]*client),
+	}
 	if s.postfix, err = world.NewPostfix(in, "pf", smtpdAddress, spec.MainCF); err != nil {
-		return err
+		return s, err
 	}
 	if err := s.postfix.Services(spec.MasterCF); err != nil {
-		return err
+		return s, err
 	}
 	if spec.Postseal != nil {
 		if s.postseal, err = world.NewPostseal(s.postfix, *spec.Postseal); err != nil {
-			return err
+			return s, err
 		}
 		if err := s.postseal.Start(ctx); err != nil {
-			return err
+			return s, err
 		}
 	}
-	return s.postfix.Start(ctx)
+	return s, s.postfix.Start(ctx)
+}
+
+func (s *story) close() error {
+	for _, c := range s.clients {
+		c.conn.Close()
+	}
+	return s.world.Close()
+}
+
+// worldOf builds the world of a Go test, until its end.
+func worldOf(t *testing.T, in lab.Installation, file string) *story {
+	t.Helper()
+	archive, err := txtar.ParseFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := txtar.Write(archive, dir); err != nil {
+		t.Fatal(err)
+	}
+	s, err := build(in, os.DirFS(dir))
+	if s != nil {
+		t.Cleanup(func() {
+			if t.Failed() {
+				s.world.DumpLogs(t.Output())
+			}
+			if err := s.close(); err != nil {
+				t.Errorf("closing the world: %v", err)
+			}
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // splitOptions separates NAME=VALUE words from the others.
