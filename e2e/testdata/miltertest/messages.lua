@@ -1,6 +1,6 @@
 -- MLT-09: many messages in one connection, good and bad by turns, with and without an ABORT between.
 local conn = greeted()
-for i = 1, 60 do
+for i = 1, 12 do
 	if i % 2 == 0 then refused(conn, "R" .. i) else accepted(conn, "A" .. i) end
 	if i % 3 == 0 then must(mt.abort(conn), "abort") end
 end
