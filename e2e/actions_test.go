@@ -49,15 +49,23 @@ func stepSubmit(ctx context.Context, s *story, words []string) error {
 	return errors.Join(err, data.Close(), client.Quit())
 }
 
-// dns servfail|bogus|silent|heal NAME TYPE · dns add RECORD · dns remove NAME TYPE · dns asked N NAME TYPE
+// dns servfail|bogus|silent|heal NAME TYPE · dns add RECORD · dns remove NAME TYPE · dns asked NAME TYPE: now or soon
 func stepDNS(ctx context.Context, s *story, words []string) error {
 	if len(words) < 2 {
-		return errors.New("want servfail|bogus|silent|heal|add|remove …")
+		return errors.New("want servfail|bogus|silent|heal|add|remove|asked …")
 	}
 	a := s.world.Authority
 	switch verb := words[0]; verb {
 	case "add":
 		return a.Add(strings.Join(words[1:], " "))
+	case "asked":
+		return until(ctx, func() error {
+			n, err := a.Asked(words[1], words[len(words)-1])
+			if err == nil && n == 0 {
+				err = fmt.Errorf("nobody has asked for %s", strings.Join(words[1:], " "))
+			}
+			return err
+		})
 	case "remove", "heal", "servfail", "bogus", "silent":
 		qtype := "ANY"
 		if len(words) > 2 {
