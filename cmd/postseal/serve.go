@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -61,8 +60,7 @@ func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 // serve runs the daemon until a signal ends it.
 func serve(opts *globalOptions, logger *slog.Logger) error {
 	// The libraries' log.Printf, into ours.
-	log.SetFlags(0)
-	log.SetOutput(slog.NewLogLogger(logger.Handler(), slog.LevelWarn).Writer())
+	takeStdLog(logger)
 
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
