@@ -31,7 +31,7 @@ type conn struct {
 	ending  bool   // the next write ends the message in flight
 	utf8    bool   // the last MAIL command had SMTPUTF8 (RFC 6531)
 
-	oversize bool // a header field was read over, which was too large
+	oversize []string // names of header fields that were read over: too large
 
 	closing  sync.Once
 	finished chan struct{} // closed with the connection
@@ -91,8 +91,7 @@ func (c *conn) next() error {
 			return fmt.Errorf("a packet of %d bytes is announced, the limit is %d", size, maxPacket)
 		default:
 			// Postfix sends a field in one packet, however large header_size_limit is.
-			c.oversize = true
-			if _, err := c.reader.Discard(int(size)); err != nil {
+			if err := c.readOver(int(size)); err != nil {
 				return err
 			}
 			continue
@@ -106,6 +105,20 @@ func (c *conn) next() error {
 			return err
 		}
 	}
+}
+
+// readOver skips a header field, and keeps its name.
+func (c *conn) readOver(size int) error {
+	begin, err := c.reader.Peek(maxName)
+	if err != nil {
+		return err
+	}
+	name, _, _ := bytes.Cut(begin[1:], []byte{0})
+	if len(c.oversize) < maxOversize {
+		c.oversize = append(c.oversize, string(name))
+	}
+	_, err = c.reader.Discard(size)
+	return err
 }
 
 // wait for the first byte of a packet.

@@ -44,14 +44,16 @@ type Inspection struct {
 	recipients int
 	remote     bool // at least one is not delivered on this host
 
-	fields    [][]byte
-	header    int // bytes of all fields, the ones over the limit included
-	late      int // bytes of fields beyond the limit that were kept
-	headerCut bool
-	author    align.Author
-	dkim      *dkim.Verification
-	body      body
-	bodyCut   bool
+	fields                 [][]byte
+	header                 int // bytes of all fields, the ones over the limit included
+	late                   int // bytes of fields beyond the limit that were kept
+	headerCut              bool
+	fromCut, signaturesCut bool
+	spfKnown               []align.SPF // when the header ended
+	author                 align.Author
+	dkim                   *dkim.Verification
+	body                   body
+	bodyCut                bool
 
 	spent time.Duration // in our code
 }
@@ -110,23 +112,38 @@ func (x *Inspection) Field(raw []byte) {
 		return
 	}
 	if x.header += len(raw); x.header > maxHeader {
-		x.headerCut = true
-		if x.late += len(raw); x.late > maxLateFrom || !isFrom(raw) {
+		x.late += len(raw)
+		if named := name(raw); x.late > maxLate || named != nameFrom && named != nameSignature {
 			x.late -= len(raw)
+			x.missing(named)
 			return
 		}
+		x.headerCut = true
 	}
 	x.fields = append(x.fields, raw)
 }
 
-// isFrom tells a From field by its name.
-func isFrom(raw []byte) bool {
-	name, _, _ := bytes.Cut(raw, []byte{':'})
-	return bytes.EqualFold(bytes.TrimRight(name, " \t"), []byte("from"))
+// Names of the fields that are kept beyond the limit.
+const (
+	nameFrom      = "from"
+	nameSignature = "dkim-signature"
+)
+
+// name is that of a field, in lower case.
+func name(raw []byte) string {
+	n, _, _ := bytes.Cut(raw[:min(len(raw), 100)], []byte{':'})
+	return strings.ToLower(string(bytes.TrimRight(n, " \t")))
 }
 
-// HeaderMissing says that a field was too large to be taken.
-func (x *Inspection) HeaderMissing() { x.headerCut = true }
+// missing notes that a field of a name was too much to be kept.
+func (x *Inspection) missing(named string) {
+	x.headerCut = true
+	x.fromCut = x.fromCut || named == nameFrom
+	x.signaturesCut = x.signaturesCut || named == nameSignature
+}
+
+// Missing says that a field was too large to be taken, by its name in any case.
+func (x *Inspection) Missing(named string) { x.missing(strings.ToLower(named)) }
 
 // EndOfHeader parses what is known now and begins the look-ups that the end will need.
 func (x *Inspection) EndOfHeader() {

@@ -66,8 +66,10 @@ func (x *Inspection) warm() {
 			l.WarmTXT("_dmarc." + org)
 		}
 	}
-	for _, egress := range x.spfSubjects() {
-		l.spf.start(egress.key(), l.spfCheck(egress))
+	for _, s := range x.spfSubjects() {
+		if result, known := l.spf.known(s.key(), l.spfCheck(s)); known {
+			x.spfKnown = append(x.spfKnown, s.found(result))
+		}
 	}
 }
 
@@ -108,7 +110,7 @@ func (x *Inspection) evidence(ctx context.Context) (*align.Message, []dkim.Resul
 		Forwarded:         x.state.Senders.Forwarder(x.envelope.Client),
 		DomainsConfigured: x.state.Senders.Restricted(), AuthorOurs: true, UTF8: x.envelope.UTF8,
 		EightBitBody: x.body.eightBit, LongLine: max(x.body.longest, longestLine(x.fields)), BodyInvalid: x.body.invalid(),
-		HeaderCut: x.headerCut, BodyCut: x.bodyCut, Skipped: x.dkim.Skipped(),
+		HeaderCut: x.headerCut, FromCut: x.fromCut, SignaturesCut: x.signaturesCut, BodyCut: x.bodyCut, Skipped: x.dkim.Skipped(),
 		Organizations: map[string]align.Organization{},
 	}
 	x.maySend(m)
@@ -139,14 +141,19 @@ func (x *Inspection) evidence(ctx context.Context) (*align.Message, []dkim.Resul
 
 // maySend asks the list of who may use which address, for each author.
 func (x *Inspection) maySend(m *align.Message) {
-	for _, a := range x.author.Addresses {
-		switch v := x.state.Senders.MayUse(x.envelope.Client, a.String()); v.Use {
-		case sender.Foreign:
-			m.AuthorOurs = false
-		case sender.Reserved:
+	may := func(a align.Address) sender.Use {
+		v := x.state.Senders.MayUse(x.envelope.Client, a.String())
+		if v.Use == sender.Reserved {
 			m.Sender = align.Sender{Denied: true, Detail: fmt.Sprintf("%s may not use %s: [[senders.allow]] at %s reserves %s for others",
 				x.who(), a.String(), v.Source, v.Named)}
 		}
+		return v.Use
+	}
+	for _, a := range x.author.Addresses {
+		m.AuthorOurs = may(a) != sender.Foreign && m.AuthorOurs
+	}
+	for _, a := range x.author.Others {
+		may(a) // somebody could be shown it as the author
 	}
 }
 
@@ -233,24 +240,25 @@ func organization(o dmarc.Organization) align.Organization {
 }
 
 // spfResults: the milter never waits for SPF; the first message of a domain is
-// judged without it.
+// judged without it, however soon the answer comes.
 func (x *Inspection) spfResults(ctx context.Context) []align.SPF {
+	if !x.envelope.File {
+		return x.spfKnown
+	}
 	l := x.inspector.lookups
 	var all []align.SPF
 	for _, s := range x.spfSubjects() {
-		result, known := l.spf.known(s.key(), l.spfCheck(s))
-		if !known && x.envelope.File {
-			var err error
-			if result, err = l.spf.get(ctx, s.key(), l.spfCheck(s)); err != nil {
-				result.Result = spf.TempError
-			}
-			known = true
+		result, err := l.spf.get(ctx, s.key(), l.spfCheck(s))
+		if err != nil {
+			result.Result = spf.TempError
 		}
-		if known {
-			all = append(all, align.SPF{Address: s.address, Result: string(result.Result), Domain: s.domain, Weak: result.weak})
-		}
+		all = append(all, s.found(result))
 	}
 	return all
+}
+
+func (s spfSubject) found(r spfResult) align.SPF {
+	return align.SPF{Address: s.address, Result: string(r.Result), Domain: s.domain, Weak: r.weak}
 }
 
 // causes are those of package dkim in the terms of the verdict; all others stand

@@ -120,6 +120,10 @@ func TestMLT12_MLT13_DM015_Exempt(t *testing.T) {
 	}
 	list := anna()
 	list.Client.Login = "lists"
+	named := newInspector(t, Config{DNS: goodZone(), Settings: Settings{Senders: policy, Actions: map[string]Action{align.Unaligned: Reject, align.FromForeign: Reject}}})
+	if r := pass(named, list, foreign); r.Action != Monitor || !r.has(align.Unaligned) {
+		t.Errorf("a forwarder, with actions by name: %v %s", r.Action, r.names())
+	}
 	if r := pass(i, list, foreign); r.has(align.FromForeign) || slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Name == align.Unaligned && f.Class == "fail" }) {
 		t.Errorf("foreign From of a forwarder: %s", r.names())
 	}
@@ -143,6 +147,9 @@ func TestMLT01_UnsignedActsOnlyWhereASignatureWasSeen(t *testing.T) {
 	pass(i, anna(), sign(t, "r", letter("anna@ex.test", "x")))
 	if r := pass(i, anna(), unsigned); r.Action != Reject {
 		t.Errorf("after: %v %s", r.Action, r.names())
+	}
+	if seen.Signed("foreign.test") {
+		t.Error("noted for others")
 	}
 	file := anna()
 	file.File = true
@@ -340,8 +347,16 @@ func TestMLT05_PaddedHeader(t *testing.T) {
 	}
 	i := newInspector(t, Config{DNS: goodZone(), Settings: Settings{Action: Reject, Senders: policy}})
 	for name, padding := range map[string]string{"many fields": strings.Repeat("X: a\r\n", 3000), "over the limit": strings.Repeat("X: "+strings.Repeat("a", 900)+"\r\n", 1300)} {
-		if r := pass(i, anna(), padding+letter("anna@foreign.test", "x")); r.Action != Reject || !r.has(align.FromForeign) {
+		if r := pass(i, anna(), padding+letter("anna@foreign.test", "x")); r.Action != Reject || !r.has(align.FromForeign) || !r.has(align.Unsigned) {
 			t.Errorf("%s: %v %s", name, r.Action, r.names())
+		}
+		two := padding + "From: (" + strings.Repeat("a", 40_000) + ") <anna@ex.test>\r\nFrom: (" + strings.Repeat("b", 40_000) + ") <z@evil.test>\r\n\r\nx"
+		if r := pass(i, anna(), two); r.Action != Reject || !r.has(align.FromMultiple) {
+			t.Errorf("%s, two long Froms: %v %s", name, r.Action, r.names())
+		}
+		huge := padding + "From: (" + strings.Repeat("a", 2<<20) + ") <anna@ex.test>\r\n\r\nx"
+		if r := pass(i, anna(), huge); r.Action != Reject || !r.has(align.FromInvalid) {
+			t.Errorf("%s, a huge From: %v %s", name, r.Action, r.names())
 		}
 	}
 }
@@ -371,5 +386,26 @@ func TestDM023_OnlyTheQuestionsThatMatter(t *testing.T) {
 	pass(i, anna(), sign(t, "r", letter("anna@news.ex.test", "x")))
 	if z.count("txt _dmarc.test") != 1 || z.count("txt _dmarc.ex.test") != 1 || z.count("txt r._domainkey.ex.test") != 1 {
 		t.Errorf("asked %v", z.asked)
+	}
+}
+
+// TestReservedHowever: a reserved address that some reader could take for the
+// author is reserved, however it is written.
+func TestDM004_DM007_ReservedHowever(t *testing.T) {
+	boss, _ := sender.ParseLogin("boss")
+	ceo, _ := sender.ParseFrom("ceo@ex.test")
+	policy, err := sender.New(sender.Config{Allow: []sender.Allow{{Logins: []sender.Login{boss}, From: []sender.From{ceo}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := newInspector(t, Config{DNS: goodZone(), Settings: Settings{Senders: policy}})
+	for from, denied := range map[string]bool{
+		"ceo@ex.test": true, "CEO <ceo@ex.test>": true, "ceo@ex.test <anna@ex.test>": true, "<anna@ex.test,ceo@ex.test>": true, "\x0bceo@ex.test": true,
+		"\u200bceo@ex.test": true, "ceo@ex.test, foo <anna@ex.test> y": true, "anna@ex.test, ceo@ex.test": true,
+		"anna@ex.test": false, "anna@ex.test <anna@ex.test>": false, `"ceo@ex.test" <anna@ex.test>`: false, "(ceo@ex.test) <anna@ex.test>": false, "Doe, Anna <anna@ex.test>": false,
+	} {
+		if r := pass(i, anna(), letter(from, "x")); r.has(align.SenderNotAllowed) != denied {
+			t.Errorf("From: %q: %s", from, r.names())
+		}
 	}
 }

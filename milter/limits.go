@@ -10,6 +10,10 @@ const (
 	maxPacket = 512 << 10
 	// maxField is up to where a header field beyond maxPacket is read over.
 	maxField = 64 << 20
+	// maxOversize is how many of those are told apart, and maxName how many bytes
+	// of one are looked at for its name.
+	maxOversize = 1000
+	maxName     = 100
 	// packetTimeout is how long a packet may take from its first byte to its last.
 	// Postfix writes it in one go; milter_command_timeout is 30 s.
 	packetTimeout = 30 * time.Second
@@ -29,10 +33,10 @@ const (
 	idleGrace = 5 * time.Second
 
 	// maxHeader bounds the header section that is looked at, in bytes. Beyond it only
-	// From fields are, up to maxLateFrom bytes: whoever pads a header must not get
-	// past the rules about senders. The message goes on, with a finding.
-	maxHeader   = 1 << 20
-	maxLateFrom = 64 << 10
+	// From and DKIM-Signature fields are, up to maxLate bytes: whoever pads a header
+	// must not get past the rules about senders. The message goes on, with a finding.
+	maxHeader = 1 << 20
+	maxLate   = 256 << 10
 	// maxBody bounds the body that is hashed. message_size_limit is 10,240,000; zero
 	// there means no limit.
 	maxBody = 1 << 30

@@ -85,7 +85,9 @@ func (x *Inspection) judge(ctx context.Context) *Report {
 	if x.state.AddHeader {
 		r.header = x.authenticationResults(m, results)
 	}
-	x.noteSigned(m)
+	if r.Action < Tempfail {
+		x.noteSigned(m)
+	}
 	return r
 }
 
@@ -140,22 +142,29 @@ func (x *Inspection) wanted(f align.Finding) Action {
 	switch {
 	case x.state.Monitor && !x.envelope.File || x.nullSender():
 		return Monitor // MLT-12: bounces are counted, and must not be refused
+	case ofOthers[f.Name] && x.state.Senders.Forwarder(x.envelope.Client):
+		return Monitor
 	case f.Name == align.Unsigned && !x.envelope.File && x.inspector.seen != nil && !x.inspector.seen.Signed(x.author.Domain):
 		return Monitor // the signer may come after us
 	}
 	return a
 }
 
+// ofOthers are findings for which mail of forwarders is never refused: they send
+// on what others wrote.
+var ofOthers = map[string]bool{align.Unaligned: true, align.AlignmentDiffers: true, align.FromForeign: true}
+
 // nullSender: the message is a bounce or the like.
 func (x *Inspection) nullSender() bool { return x.envelope.MailFrom == "" && !x.envelope.FromAuthor }
 
 // noteSigned remembers a From domain whose mail is signed.
 func (x *Inspection) noteSigned(m *align.Message) {
-	if x.envelope.File || x.inspector.seen == nil {
-		return
+	senders := x.state.Senders
+	if x.envelope.File || x.inspector.seen == nil || !senders.Ours(x.author.Domain) || senders.Forwarder(x.envelope.Client) {
+		return // what others sign says nothing about our signer
 	}
 	for _, s := range m.Signatures {
-		if s.Status == align.Pass && m.Alignment(s.Domain, m.DMARC.StrictDKIM) == align.IsAligned {
+		if s.Status == align.Pass && !s.Testing && m.Alignment(s.Domain, m.DMARC.StrictDKIM) == align.IsAligned {
 			x.inspector.seen.NoteSigned(x.author.Domain)
 			return
 		}
@@ -217,8 +226,12 @@ func (x *Inspection) authenticationResults(m *align.Message, results []dkim.Resu
 		value = authres.ResultNone
 	case slices.ContainsFunc(m.Signatures, func(s align.Signature) bool {
 		return s.Status == align.Pass && m.Alignment(s.Domain, m.DMARC.StrictDKIM) == align.IsAligned
+	}), slices.ContainsFunc(m.SPF, func(s align.SPF) bool {
+		return s.Result == "pass" && m.Alignment(s.Domain, m.DMARC.StrictSPF) == align.IsAligned
 	}):
 		value = authres.ResultPass
+	case slices.ContainsFunc(m.Signatures, func(s align.Signature) bool { return s.Status == align.TempError || s.Status == align.NotVerified }):
+		value = authres.ResultTempError
 	}
 	list = append(list, &authres.DMARCResult{Value: value, From: m.Author.Domain})
 	return " " + authres.Format(cmp.Or(x.envelope.Hostname, "postseal"), list)
@@ -237,7 +250,7 @@ func (i *Inspector) tell(x *Inspection, r *Report) {
 		return
 	}
 	i.log.Info("message", "queue_id", x.QueueID, "from", r.From.Domain, "verdict", r.Verdict, "action", r.Action, "findings", r.findingList(), "detail", r.first(),
-		"signatures", r.signatureList(), "destinations", x.destinations(), "client", x.who(), "size", r.Size, "time", x.spent.Round(time.Microsecond))
+		"signatures", r.signatureList(), "destinations", x.destinations(), "client", x.who(), "size", r.Size, "took", x.spent.Round(time.Microsecond))
 }
 
 func (r *Report) findingList() string {

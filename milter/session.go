@@ -152,12 +152,12 @@ func (s *session) Headers(_ textproto.MIMEHeader, m *wire.Modifier) (wire.Respon
 	return s.guard(proceed, func() wire.Response {
 		s.seeQueueID(m)
 		if s.message != nil {
-			if s.conn.oversize {
-				s.message.HeaderMissing()
+			for _, name := range s.conn.oversize {
+				s.message.Missing(name)
 			}
 			s.message.EndOfHeader()
 		}
-		s.conn.oversize = false
+		s.conn.oversize = nil
 		return proceed
 	})
 }

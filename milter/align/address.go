@@ -6,6 +6,7 @@ import (
 	"net/mail"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // mailbox is one address of a list.
@@ -291,6 +292,27 @@ func scan(tokens []token) []mailbox {
 		return found
 	}
 	return bare
+}
+
+// candidates are all addresses outside of quotes and comments: what one reader or
+// another may show as the author. Characters that some readers drop are dropped.
+func candidates(value string) []mailbox {
+	value = strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\t' || r == 0x7f || unicode.Is(unicode.Cf, r) || r == '\u00a0' {
+			return -1
+		}
+		return r
+	}, value)
+	tokens, _ := tokenize(value)
+	var all []mailbox
+	for i, t := range tokens {
+		if t.kind == '@' {
+			if m, _ := around(tokens, i); m.domain != "" && m.local != "" {
+				all = append(all, m)
+			}
+		}
+	}
+	return all
 }
 
 // around reads the address whose "@" is at i: words without white space between

@@ -34,6 +34,9 @@ type Author struct {
 	Fields int
 	// Addresses are the mailboxes of all From fields, in order, at most 100.
 	Addresses []Address
+	// Others are further addresses that some reader could take for an author,
+	// because a field is not by the grammar; at most 100.
+	Others []Address
 	// Domain is the one domain of all of them, RFC 9989 §4.7: A-labels, lower
 	// case. Empty when there is none, when there are several, and when it can be
 	// no name in the public DNS.
@@ -101,6 +104,12 @@ func (a *Author) read(value string) {
 		a.problem(FromAmbiguous, Weak, "From %s can be read in several ways: %s; write it as \"name\" <address>", quote(value), list.guess)
 	} else if other := disagreement(value, &list); other != "" {
 		a.problem(FromAmbiguous, Weak, "From %s can be read in several ways: %s; write it as \"name\" <address>", quote(value), other)
+	}
+	for _, m := range candidates(value) {
+		other := Address{m.local, Domain(m.domain)}
+		if len(a.Others) < maxAuthors && !slices.Contains(a.Addresses, other) && !slices.Contains(a.Others, other) {
+			a.Others = append(a.Others, other)
+		}
 	}
 	for _, m := range list.mailboxes {
 		if strings.Contains(m.local, "@") || strings.Contains(decodeWords(m.name), "@") {

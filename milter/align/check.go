@@ -70,10 +70,14 @@ func (c *checker) alignment(s *Signature) Alignment {
 // author: who the message says it is from, and whether that is allowed.
 func (c *checker) author() {
 	for _, p := range c.Author.Problems {
-		if p.Name == FromMissing && c.HeaderCut {
-			continue // it may stand in what is missing
+		if p.Name == FromMissing && c.FromCut {
+			continue // told below
 		}
 		c.found.add(p.Name, p.Class, p.Detail)
+	}
+	if c.FromCut {
+		// Whoever hides From behind a limit must not get past what it is asked for.
+		c.add(FromInvalid, Fail, "a From field is over the limit of what is looked at: no mail program writes such a one")
 	}
 	if c.Sender.Denied {
 		c.add(SenderNotAllowed, Fail, "%s", oneLine(c.Sender.Detail))

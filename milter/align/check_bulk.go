@@ -2,6 +2,7 @@ package align
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -27,7 +28,11 @@ func (c *checker) bulk() {
 		return
 	}
 	// RFC 8058 §4: one valid signature covers both fields.
+	rsa := slices.ContainsFunc(c.passing, isRSA)
 	for _, s := range c.passing {
+		if rsa && !isRSA(s) {
+			continue // not everybody verifies it
+		}
 		if c.covers(s, listUnsubscribe) && c.covers(s, listUnsubscribePost) {
 			return
 		}

@@ -19,7 +19,7 @@ const (
 // signatures: is the message vouched for, and in the author's name?
 func (c *checker) signatures() {
 	if c.header.count("dkim-signature") == 0 && len(c.Signatures) == 0 {
-		if !c.HeaderCut {
+		if !c.SignaturesCut {
 			c.unsigned()
 		}
 		return

@@ -49,7 +49,8 @@ func TestCheckSignatures(t *testing.T) {
 		{"BLK001 unsigned", none, "unsigned=fail"},
 		{"unsigned, no record", both(none, noRecord), "unsigned=fail dmarc-missing=weak"},
 		{"unsigned from forwarders", both(none, forwarded), "unsigned=fail"},
-		{"unsigned, header cut", both(none, func(m *Message) { m.HeaderCut = true }), "size-limit=weak"},
+		{"unsigned, header cut", both(none, func(m *Message) { m.HeaderCut = true }), "unsigned=fail size-limit=weak"},
+		{"signatures cut", both(none, func(m *Message) { m.HeaderCut, m.SignaturesCut = true, true }), "size-limit=weak"},
 		{"a field that nothing is known of is not unsigned", sign(), ""},
 
 		{"K050 only one, broken", sign(broken("ex.test", CauseSignature)), "signature-invalid=fail"},

@@ -19,7 +19,8 @@ func TestCheckAuthor(t *testing.T) {
 	}
 	checkAll(t, []verdictCase{
 		{"DM001 no From", from(), "from-missing=fail"},
-		{"DM001 no From, header cut", func(m *Message) { from()(m); m.HeaderCut = true }, "size-limit=weak"},
+		{"DM001 no From, header cut", func(m *Message) { from()(m); m.HeaderCut = true }, "from-missing=fail size-limit=weak"},
+		{"DM001 From cut", func(m *Message) { from()(m); m.HeaderCut, m.FromCut = true, true }, "from-invalid=fail size-limit=weak"},
 		{"DM001 two From fields", from("From: a@ex.test", "From: b@ex.test"), "from-multiple=fail"},
 		{"DM001 two From fields, the same", from("From: a@ex.test", "From: a@ex.test"), "from-multiple=fail"},
 		{"DM001 two authors, one domain", from("From: a@ex.test, b@ex.test", "Sender: a@ex.test"), "from-authors=info"},

@@ -62,7 +62,11 @@ type Message struct {
 	LongLine int
 	// BodyInvalid: the body has a NUL, or a CR or LF that stands alone.
 	BodyInvalid bool
-	// HeaderCut: Fields lacks the end of the header, which was over a limit.
+	// HeaderCut: Fields lacks some of the header, which was over a limit; the From
+	// and DKIM-Signature fields are all there unless FromCut or SignaturesCut say
+	// that some of these are missing too.
+	FromCut, SignaturesCut bool
+	// HeaderCut: see above.
 	// BodyCut: the body was over a limit and not judged to its end.
 	HeaderCut, BodyCut bool
 }
