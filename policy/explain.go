@@ -142,17 +142,6 @@ func (d *domain) outdateMX() []string {
 	return names
 }
 
-// outdateHosts makes the evidence about mail hosts stale, as far as there is any.
-func (e *Engine) outdateHosts(names []string, port uint16) {
-	for _, name := range names {
-		if h := e.hosts.GetString(hostKey(name, port)); h != nil {
-			h.mu.Lock()
-			h.until = 0
-			h.mu.Unlock()
-		}
-	}
-}
-
 func (q *query) explain() Explanation {
 	x := Explanation{Key: q.key.String(), Replies: map[string]string{}, At: q.now.UTC(), Warnings: []string{}}
 	for _, name := range MapNames {

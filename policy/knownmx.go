@@ -19,7 +19,8 @@ const (
 	knownAgain = time.Hour          // a set that stays the same is noted so often at most
 	// maxKnown of them are kept, about 300 bytes each; the set of a further domain
 	// is forgotten at a restart.
-	maxKnown = 100_000
+	maxKnown   = 100_000
+	purgeAgain = time.Minute // between two looks for room among them
 )
 
 // KnownMX is the MX set of a domain as it was last seen: what mx: rules are held
@@ -62,8 +63,9 @@ func readKnownMX(r cache.Record, now time.Time) (*KnownMX, error) {
 
 // knownSets holds the MX sets that are kept, by domain.
 type knownSets struct {
-	mu   sync.Mutex
-	sets map[string]*KnownMX
+	mu     sync.Mutex
+	sets   map[string]*KnownMX
+	purged time.Time // when there was last looked for room
 }
 
 // get returns the set of a domain while it may be used, nil without one.
@@ -116,6 +118,10 @@ func (s *knownSets) put(domain string, k *KnownMX) bool {
 		s.sets = map[string]*KnownMX{}
 	}
 	if _, is := s.sets[domain]; !is && len(s.sets) >= maxKnown {
+		if k.At.Sub(s.purged).Abs() < purgeAgain {
+			return false
+		}
+		s.purged = k.At
 		for other, o := range s.sets {
 			if !o.current(k.At) {
 				delete(s.sets, other)
@@ -141,6 +147,11 @@ func (s *knownSets) forget(domain string) {
 func (q *query) noteMX() {
 	m := q.mx
 	if !q.rulesNeedMX && q.policy == nil || m == nil || m.Failure() != "" || q.key.Brackets {
+		return
+	}
+	if len(m.Hosts) == 0 {
+		// No such name, or a null MX: no mail goes there. Forged, it would let a rule
+		// that raises fall away for as long as sets are kept.
 		return
 	}
 	k := &KnownMX{At: q.now.Round(0).UTC(), Secure: m.Secure && !m.Truncated, Hosts: make([]string, 0, len(m.Hosts))}
@@ -188,7 +199,7 @@ func (e *Engine) readMXThrough(ctx context.Context, domain string) {
 
 // mxSet gives the set the form of evidence, nil without one.
 func (k *KnownMX) mxSet() *dane.MXSet {
-	if k == nil {
+	if k == nil || len(k.Hosts) == 0 {
 		return nil
 	}
 	m := &dane.MXSet{Secure: k.Secure}

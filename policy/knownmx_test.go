@@ -153,3 +153,58 @@ func TestKnownMXIsBounded(t *testing.T) {
 		t.Errorf("%+v, %v", k, err)
 	}
 }
+
+// TestCMB00_NoMXIsNoKnownSet: a forged "no such name" does not let a rule fall away.
+func TestCMB00_NoMXIsNoKnownSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rules := emergencyRules(t, time.Now(), tlspolicy.Version{}, "mx:*.hoster.test encrypt")
+		w := start(t, strings.ReplaceAll(hosterZone, "ad ex.test", "ex.test"), func(cfg *Config) { cfg.Settings.Rules = rules })
+		defer w.stop()
+		w.want("ex.test", "OK encrypt")
+		w.dns.Set("nx ex.test 60 MX")
+		time.Sleep(301 * time.Second)
+		w.want("ex.test", "NOTFOUND ")
+		w.dns.Set("servfail ex.test MX")
+		time.Sleep(301 * time.Second)
+		w.want("ex.test", "OK encrypt")
+	})
+}
+
+// TestCMB00_LowersNoLongerThanSetsAreKept: in one process as over a restart.
+func TestCMB00_LowersNoLongerThanSetsAreKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rules := emergencyRules(t, time.Now(), tlspolicy.Version{}, "mx:*.hoster.test may", "ex.test encrypt")
+		w := start(t, hosterZone, func(cfg *Config) { cfg.Settings.Rules = rules })
+		defer w.stop()
+		w.want("ex.test", "OK may")
+		w.dns.Set("servfail ex.test MX")
+		time.Sleep(6 * 24 * time.Hour)
+		w.want("ex.test", "OK may")
+		time.Sleep(36 * time.Hour)
+		w.want("ex.test", "OK encrypt")
+	})
+}
+
+// TestSTS098_FlushForgetsAKnownSet: also before the domain was asked for.
+func TestSTS098_FlushForgetsAKnownSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rules := emergencyRules(t, time.Now(), tlspolicy.Version{}, "mx:*.hoster.test may", "ex.test encrypt")
+		with := func(cfg *Config) { cfg.Settings.Rules = rules }
+		w := start(t, hosterZone, with)
+		w.want("ex.test", "OK may")
+		time.Sleep(3 * time.Second)
+		disk := w.store
+		w.stop()
+		w.store = disk
+		w.dns.Set("servfail ex.test MX")
+		w.boot(with)
+		defer w.stop()
+		if err := w.engine.Flush(context.Background(), "ex.test"); err != nil {
+			t.Fatal(err)
+		}
+		w.want("ex.test", "OK encrypt")
+		if _, err := w.store.Get(context.Background(), kindMX, "ex.test"); !errors.Is(err, cache.ErrNotFound) {
+			t.Errorf("on disk: %v", err)
+		}
+	})
+}

@@ -133,9 +133,10 @@ func (e *Engine) Refresh(ctx context.Context, name string) (HeldPolicy, error) {
 	}
 	e.lookAround(time.Now())
 	d := e.domain(k.Name)
-	d.mu.Lock()
-	f := e.startRefresh(d)
-	d.mu.Unlock()
+	f, err := e.startOwnRefresh(ctx, d)
+	if err != nil {
+		return HeldPolicy{}, err
+	}
 	e.newQuery(Key{Name: k.Name, Port: 25}, &d.destination).anew().wait(ctx, time.Now().Add(liveTimeout))
 	d.void()
 	if f != nil {
@@ -150,6 +151,26 @@ func (e *Engine) Refresh(ctx context.Context, name string) (HeldPolicy, error) {
 		return h, d.notHeld()
 	}
 	return h, nil
+}
+
+// startOwnRefresh waits for a look-up that is under way, which may fetch nothing,
+// and then fetches.
+func (e *Engine) startOwnRefresh(ctx context.Context, d *domain) (*flight, error) {
+	for {
+		d.mu.Lock()
+		under := d.sts.flight
+		if under == nil {
+			under = e.startRefresh(d)
+			d.mu.Unlock()
+			return under, nil
+		}
+		d.mu.Unlock()
+		select {
+		case <-under.done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // notHeldError is ErrNotHeld in a sentence of its own.
@@ -185,7 +206,7 @@ func (e *Engine) Flush(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if e.find(k.Name) == nil && !e.unread.Load() {
+	if e.find(k.Name) == nil && e.sets.get(k.Name, time.Now()) == nil && !e.unread.Load() {
 		return fmt.Errorf("%w: %s", ErrNotHeld, k.Name)
 	}
 	release, err := e.writer.order.alone(ctx)
@@ -218,7 +239,14 @@ func (e *Engine) drop(d *domain) {
 	d.mx.hosts, d.mx.flags = nil, 0 // not even as the last known set
 	d.mu.Unlock()
 	e.held.remove(d)
-	e.outdateHosts(names, 25)
+	e.hosts.Range(func(_ string, h *host) bool { // at whatever port
+		if slices.Contains(names, h.name) {
+			h.mu.Lock()
+			h.until = 0
+			h.mu.Unlock()
+		}
+		return true
+	})
 }
 
 // Import takes exported policies into memory and store, except where a newer one

@@ -330,8 +330,8 @@ func (q *query) seeMX() {
 	}
 	known := time.Unix(0, d.mx.until)
 	m := d.mxSet()
-	if len(m.Hosts) > 0 {
-		q.lastMX = &m
+	if q.lastMX == nil && len(m.Hosts) > 0 && d.mx.flags&mxFailed == 0 {
+		q.lastMX = &m // its time was up a moment ago
 	}
 	if q.take(known) {
 		if q.mx = &m; d.mx.flags&mxFailed != 0 {
