@@ -123,12 +123,28 @@ func (d *daemon) newMilter(cfg *Config) (err error) {
 	return nil
 }
 
+// A command that works on the store while no daemon runs holds it for a moment.
+const (
+	heldPatience = 5 * time.Second
+	heldAgain    = 200 * time.Millisecond
+)
+
 // openStore opens the store on disk. Without a disk that can be written the
 // daemon runs from memory, loudly, and from what the file holds if it can be
 // read; with another daemon on the same file, or with a file that is not ours to
 // touch, it does not run.
 func openStore(ctx context.Context, path string, logger *slog.Logger) (cache.Store, error) {
 	store, err := sqlite.Open(ctx, sqlite.Config{Path: path, Logger: logger})
+	for waited := time.Duration(0); errors.Is(err, sqlite.ErrHeld) && waited < heldPatience && ctx.Err() == nil; waited += heldAgain {
+		if waited == 0 {
+			logger.Info("waiting for who has the store: a command, or a daemon that ends", "error", err)
+		}
+		select {
+		case <-time.After(heldAgain):
+		case <-ctx.Done():
+		}
+		store, err = sqlite.Open(ctx, sqlite.Config{Path: path, Logger: logger})
+	}
 	if err == nil {
 		return store, nil
 	}
