@@ -25,6 +25,12 @@ const (
 // The time of a benchmark iteration means nothing here.
 func Compare(b *testing.B, floor, ours *Process, conns int, requests ...[]byte) {
 	b.Helper()
+	CompareFramed(b, netstringSize, floor, ours, conns, requests...)
+}
+
+// CompareFramed is Compare for another protocol of requests and answers.
+func CompareFramed(b *testing.B, framing Framing, floor, ours *Process, conns int, requests ...[]byte) {
+	b.Helper()
 	servers := [2]*Process{floor, ours}
 	var rate, cpu, rateRatio, cpuRatio []float64
 	var worst [2]time.Duration
@@ -33,7 +39,7 @@ func Compare(b *testing.B, floor, ours *Process, conns int, requests ...[]byte) 
 			var r [2]run
 			for turn := range servers {
 				n := (i + turn) % len(servers) // neither is always the first
-				r[n] = measure(b, servers[n], conns, requests)
+				r[n] = measure(b, framing, servers[n], conns, requests)
 				worst[n] = max(worst[n], r[n].worst)
 			}
 			rate, rateRatio = append(rate, r[1].rate), append(rateRatio, r[1].rate/r[0].rate)
@@ -55,9 +61,9 @@ type run struct {
 	worst time.Duration
 }
 
-func measure(b *testing.B, p *Process, conns int, requests [][]byte) run {
+func measure(b *testing.B, framing Framing, p *Process, conns int, requests [][]byte) run {
 	before := p.CPU(b)
-	r, err := Load(b.Context(), "tcp", p.Address, conns, runTime, requests...)
+	r, err := load(b.Context(), framing, "tcp", p.Address, conns, runTime, requests)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -9,7 +9,10 @@ import (
 // bufferSize holds every request and reply of a measurement.
 const bufferSize = 16 << 10
 
-var errNetstring = errors.New("socketmaptest: not a netstring that fits the buffer")
+var (
+	errNetstring = errors.New("socketmaptest: not a netstring")
+	errTooLong   = errors.New("socketmaptest: an answer that does not fit the buffer")
+)
 
 // Echo sends back each netstring that comes in on l, until l is closed: the least
 // that a server in Go can do.

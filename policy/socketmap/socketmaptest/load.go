@@ -18,11 +18,19 @@ type Result struct {
 // PerSecond is the throughput.
 func (r Result) PerSecond() float64 { return float64(r.Requests) / r.Elapsed.Seconds() }
 
+// Framing says how many bytes the message takes that b begins with; zero when it has
+// not come in full. It is how answers are told from each other.
+type Framing func(b []byte) (size int, err error)
+
 // Load asks the server at address for the time d, on conns connections at once. As
 // Postfix does, each waits for an answer before it asks again. The requests, which
 // are whole netstrings, are sent in turn, each connection beginning with another
 // one. Any netstring is an answer.
 func Load(ctx context.Context, network, address string, conns int, d time.Duration, requests ...[]byte) (Result, error) {
+	return load(ctx, netstringSize, network, address, conns, d, requests)
+}
+
+func load(ctx context.Context, framing Framing, network, address string, conns int, d time.Duration, requests [][]byte) (Result, error) {
 	clients := make([]net.Conn, conns)
 	defer func() {
 		for _, c := range clients {
@@ -43,7 +51,7 @@ func Load(ctx context.Context, network, address string, conns int, d time.Durati
 	start := time.Now()
 	var running sync.WaitGroup
 	for i, c := range clients {
-		running.Go(func() { results[i], errs[i] = ask(ctx, c, start.Add(d), requests, i) })
+		running.Go(func() { results[i], errs[i] = ask(ctx, framing, c, start.Add(d), requests, i) })
 	}
 	running.Wait()
 	sum := Result{Elapsed: time.Since(start)}
@@ -57,7 +65,7 @@ func Load(ctx context.Context, network, address string, conns int, d time.Durati
 	return sum, nil
 }
 
-func ask(ctx context.Context, c net.Conn, until time.Time, requests [][]byte, turn int) (Result, error) {
+func ask(ctx context.Context, framing Framing, c net.Conn, until time.Time, requests [][]byte, turn int) (Result, error) {
 	var r Result
 	// Ends a wait for a server that does not answer.
 	c.SetDeadline(until.Add(10 * time.Second))
@@ -72,8 +80,11 @@ func ask(ctx context.Context, c net.Conn, until time.Time, requests [][]byte, tu
 				return r, err
 			}
 			filled += n
-			if size, err = netstringSize(buf[:filled]); err != nil || size > len(buf) {
-				return r, errNetstring
+			if size, err = framing(buf[:filled]); err != nil {
+				return r, err
+			}
+			if size > len(buf) || size == 0 && filled == len(buf) {
+				return r, errTooLong
 			}
 		}
 		after := time.Now()
