@@ -16,6 +16,7 @@ var arrows = map[string][]string{
 	"policy/mtasts":                  {"internal/resolver"},
 	"policy/dane":                    {"internal/resolver"},
 	"policy/socketmap":               {},
+	"policy/delegation":              {},
 	"policy/socketmap/socketmaptest": {},
 	"cache":                          {},
 	"cache/sqlite":                   {"cache"},

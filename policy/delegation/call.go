@@ -1,0 +1,180 @@
+package delegation
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+// call is one call of the Handler, with its request, and the context of it.
+//
+// The connection's own goroutine makes the call, since handing each request to another
+// one would cost more than all the rest. At the deadline a timer takes the connection
+// over: it answers DUNNO and serves on, while the goroutine that is stuck in the
+// Handler owns nothing any more but the request, and ends when the Handler
+// returns.
+type call struct {
+	context.Context // for its values
+	deadline        time.Time
+	request         Request
+	hash            uint64 // of the request
+	rest            []byte // what came after the request
+
+	mu   sync.Mutex
+	over bool          // by the Handler's return or the deadline, whichever came first
+	done chan struct{} // nil: nobody asked yet
+	err  error
+}
+
+// Deadline is when DUNNO is sent.
+func (k *call) Deadline() (time.Time, bool) { return k.deadline, true }
+
+// Done makes the channel when it is first asked for: a Handler that knows the answer
+// does not wait.
+func (k *call) Done() <-chan struct{} {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.done == nil {
+		k.done = make(chan struct{})
+		if k.err != nil {
+			close(k.done)
+		}
+	}
+	return k.done
+}
+
+// Err says why the context has ended.
+func (k *call) Err() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.err
+}
+
+// end ends the context. The caller holds mu.
+func (k *call) end(err error) {
+	if k.err != nil {
+		return
+	}
+	k.err = err
+	if k.done != nil {
+		close(k.done)
+	}
+}
+
+// abort ends the context of the call that is running, if there is one.
+func (c *conn) abort() {
+	if k := c.call.Load(); k != nil {
+		k.cancel()
+	}
+}
+
+func (k *call) cancel() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.end(context.Canceled)
+}
+
+// ask calls the Handler. False: the deadline came first, and the connection belongs to
+// another goroutine.
+func (c *conn) ask(k *call) (a Action, ours bool) {
+	s := c.port.server
+	timeout := positive(s.Deadline, DefaultDeadline)
+	k.deadline = time.Now().Add(timeout)
+	c.call.Store(k)
+	c.arm(timeout) // from here on the connection may be taken over
+	if c.port.ctx.Err() != nil {
+		k.cancel() // the Server was closed before it could see this call
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			s.counters.panics.Add(1)
+			if n, ok := s.counters.panicLog.pass(); ok {
+				s.log().Error("panic while answering, DUNNO sent", "request", k, "panic", fmt.Sprint(r),
+					"stack", string(debug.Stack()), "suppressed", n)
+			}
+			a = Dunno()
+		}
+		ours = c.finish(k)
+	}()
+	return s.Handler.ServePolicy(k, &k.request), true
+}
+
+// finish ends a call whose Handler has returned. False: its deadline came first.
+func (c *conn) finish(k *call) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.over {
+		c.port.server.late.Add(-1)
+		return false
+	}
+	k.over = true
+	k.end(context.Canceled)
+	c.call.Store(nil)
+	return true
+}
+
+// arm sees to it that expire will be called, in d at the latest. To set a timer for each
+// call and stop it again costs more than all else that is done for a request; so it runs
+// on from call to call, and expire looks whether there is one that is late.
+func (c *conn) arm(d time.Duration) {
+	if c.armed.CompareAndSwap(false, true) {
+		c.timer.Reset(d)
+	}
+}
+
+// expire is called when the deadline of a call may have passed.
+func (c *conn) expire() {
+	// First this, then the look: a call that begins now is seen, or arms anew.
+	c.armed.Store(false)
+	k := c.call.Load()
+	if k == nil {
+		return
+	}
+	if left := time.Until(k.deadline); left > 0 {
+		c.arm(left)
+		return
+	}
+	if !c.takeOver(k) {
+		return
+	}
+	s := c.port.server
+	s.counters.late.Add(1)
+	if n, ok := s.counters.lateLog.pass(); ok {
+		s.log().Warn("no answer within the deadline, DUNNO sent", "request", k, "suppressed", n)
+	}
+	c.run(k)
+}
+
+// takeOver ends a call whose deadline has passed. True: it was not over, and the
+// connection belongs to the caller.
+func (c *conn) takeOver(k *call) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.over {
+		return false
+	}
+	k.over = true
+	k.end(context.DeadlineExceeded)
+	c.call.Store(nil)
+	// All this before the goroutine in the Handler can see that it is late, and end.
+	c.port.running.Add(1)
+	s := c.port.server
+	s.late.Add(1)
+	s.memory.keep(&k.request, k.hash, []byte(dunnoReply))
+	return true
+}
+
+// LogValue describes the request.
+func (k *call) LogValue() slog.Value {
+	r := &k.request
+	return slog.GroupValue(
+		slog.String("state", string(r.State())),
+		slog.String("instance", string(r.Instance())),
+		slog.String("queue_id", string(r.QueueID())),
+		slog.String("sender", string(r.Sender())),
+		slog.String("recipient", string(r.Recipient())),
+	)
+}

@@ -1,0 +1,76 @@
+package delegation
+
+import (
+	"bytes"
+	"hash/maphash"
+	"sync"
+	"time"
+)
+
+// memory remembers the last answers, each for RepeatLifetime. A request is its own key:
+// whatever the Handler could see is the same when all its bytes are.
+type memory struct {
+	once sync.Once
+	seed maphash.Seed
+	sets [memorySets]memorySet
+}
+
+// memorySet holds what has the same low bits of the hash.
+type memorySet struct {
+	mu    sync.Mutex
+	slots [memorySlots]remembered
+}
+
+type remembered struct {
+	hash    uint64
+	until   time.Time
+	request []byte
+	reply   []byte
+}
+
+// hash is the same for the same bytes, and not to be foreseen by who chooses them.
+func (m *memory) hash(request []byte) uint64 {
+	m.once.Do(func() { m.seed = maphash.MakeSeed() })
+	return maphash.Bytes(m.seed, request)
+}
+
+// appendReply appends the answer that request got, if it is remembered.
+func (m *memory) appendReply(dst []byte, hash uint64, request []byte) ([]byte, bool) {
+	set := &m.sets[hash%memorySets]
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	for i := range set.slots {
+		s := &set.slots[i]
+		if s.hash == hash && bytes.Equal(s.request, request) && time.Now().Before(s.until) {
+			return append(dst, s.reply...), true
+		}
+	}
+	return dst, false
+}
+
+// keep remembers an answer, in the place of an earlier one to the same request, or else of
+// the one that ends first. Before RCPT there is no instance, and another client's
+// request may look the same.
+func (m *memory) keep(r *Request, hash uint64, reply []byte) {
+	request := r.raw
+	if len(request) > maxRemembered || len(r.Instance()) == 0 {
+		return
+	}
+	set := &m.sets[hash%memorySets]
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	to := &set.slots[0]
+	for i := range set.slots {
+		s := &set.slots[i]
+		if s.hash == hash && bytes.Equal(s.request, request) {
+			to = s
+			break
+		}
+		if s.until.Before(to.until) {
+			to = s
+		}
+	}
+	to.hash, to.until = hash, time.Now().Add(RepeatLifetime)
+	to.request = append(to.request[:0], request...)
+	to.reply = append(to.reply[:0], reply...)
+}
