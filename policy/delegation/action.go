@@ -40,8 +40,9 @@ func Dunno() Action { return Action{} }
 // would disconnect; zero leaves it to access_map_reject_code. Status is the enhanced
 // code (RFC 3463), of class 5; empty: 5.7.1.
 //
-// Postfix has a table of codes of subject 1 that fit a recipient or a sender and turns
-// those beyond it into X.1.0, so 5.1.10 becomes 5.1.0 (src/smtpd/smtpd_dsn_fix.c).
+// Postfix has a table of the codes of subject 1 that fit a recipient or a sender and turns
+// those beyond it into X.1.0, and all of them into X.0.0 in the restrictions on clients
+// and HELO: 5.1.10 never arrives as it is (src/smtpd/smtpd_dsn_fix.c).
 func Reject(code int, status, text string) Action { return Action{reject, code, status, text} }
 
 // Defer refuses for now, without asking what follows in the list of restrictions. Code

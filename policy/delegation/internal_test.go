@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -100,7 +101,11 @@ func BenchmarkAnswer(b *testing.B) {
 }
 
 func BenchmarkParse(b *testing.B) {
-	request := ofMessage("1.2.3.0")
+	captured, err := os.ReadFile("testdata/postfix-3.11.7.txt")
+	if err != nil {
+		b.Fatal(err)
+	}
+	request := captured[:bytes.Index(captured, []byte("\n\n"))+2]
 	var r Request
 	b.ReportAllocs()
 	for b.Loop() {

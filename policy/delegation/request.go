@@ -145,11 +145,11 @@ func (r *Request) parse(b []byte) error {
 			break
 		}
 		end := at + length
-		name := bytes.IndexByte(b[at:end], '=')
+		name, a, known := cutName(b[at:end], expected)
 		if name <= 0 {
 			return errNoName
 		}
-		if a, ok := attribute(b[at:at+name], expected); ok {
+		if known {
 			// SMTPD_POLICY_README: the first or the last value may be kept.
 			if value := (span{uint16(at + name + 1), uint16(end)}); r.values[a] == (span{}) {
 				r.values[a] = value
@@ -164,13 +164,21 @@ func (r *Request) parse(b []byte) error {
 	return nil
 }
 
-// attribute finds a name; expected is the likely one, which saves most look-ups.
-func attribute(name []byte, expected Attribute) (Attribute, bool) {
-	if expected < attributes && attributeNames[expected] == string(name) {
-		return expected, true
+// cutName returns the length of the name that a line begins with, not positive without
+// one, and which attribute it is. The expected one, which it is in most cases, is seen
+// at a glance.
+func cutName(line []byte, expected Attribute) (length int, a Attribute, known bool) {
+	if expected < attributes {
+		name := attributeNames[expected]
+		if n := len(name); len(line) > n && line[n] == '=' && string(line[:n]) == name {
+			return n, expected, true
+		}
 	}
-	a, ok := attributesByName[string(name)]
-	return a, ok
+	length = bytes.IndexByte(line, '=')
+	if length > 0 {
+		a, known = attributesByName[string(line[:length])]
+	}
+	return length, a, known
 }
 
 // Get returns the value of an attribute. It is empty when Postfix has no value, be it
