@@ -25,6 +25,7 @@ var arrows = map[string][]string{
 	"internal/resolver":              {},
 	"internal/resolver/resolvertest": {"internal/resolver"},
 	"internal/sender":                {},
+	"internal/reach":                 {},
 	"milter":                         {"milter/dkim", "milter/dmarc", "milter/align", "internal/sender"},
 	"milter/dkim":                    {},
 	"milter/dmarc":                   {},
