@@ -59,11 +59,11 @@ type entry struct {
 	key      string
 	place    *list.Element
 	flight   chan struct{} // closed when the probe under way has ended
-	known    bool
-	last     Attempt
-	fresh    time.Time // until then
-	since    time.Time // of the first of a run of negative results
-	negative time.Time // of its last
+	kept     int           // results so far
+	last     Attempt       // if there were any
+	fresh    time.Time     // until then
+	since    time.Time     // of the first of a run of negative results
+	negative time.Time     // of its last
 }
 
 // proof is a host at which TLS as demanded was seen.
@@ -99,12 +99,16 @@ func (m *Memory) probe(ctx context.Context, t Target, anew bool) Result {
 
 // one returns the result for a single address.
 func (m *Memory) one(ctx context.Context, t Target, key string, anew bool) Attempt {
-	begun := time.Now()
+	var before *entry
+	kept := 0
 	for {
 		m.mu.Lock()
 		e := m.entry(key)
-		// What a shared flight brought after this call began is new enough.
-		if e.known && (!anew && time.Now().Before(e.fresh) || anew && !e.last.When.Before(begun)) {
+		if e != before {
+			before, kept = e, e.kept
+		}
+		// What came during this call is new enough for Renew.
+		if !anew && e.kept > 0 && time.Now().Before(e.fresh) || e.kept > kept {
 			defer m.mu.Unlock()
 			return e.last
 		}
@@ -117,7 +121,7 @@ func (m *Memory) one(ctx context.Context, t Target, key string, anew bool) Attem
 		case <-flight:
 		case <-ctx.Done():
 			address := netip.AddrPortFrom(t.Addresses[0].Unmap(), t.port())
-			return Attempt{Address: address, When: begun, Text: "not tried", Cause: context.Cause(ctx).Error()}
+			return Attempt{Address: address, When: time.Now(), Text: "not tried", Cause: context.Cause(ctx).Error()}
 		}
 	}
 }
@@ -148,7 +152,7 @@ func (m *Memory) fly(ctx context.Context, t Target, e *entry) Attempt {
 // keep remembers a result; m.mu is held.
 func (m *Memory) keep(e *entry, host string, a Attempt) {
 	now := time.Now()
-	e.known, e.last = true, a
+	e.kept, e.last = e.kept+1, a
 	switch a.Verdict {
 	case Positive:
 		e.fresh = now.Add(spread(cmp.Or(m.KeepPositive, DefaultKeepPositive)))

@@ -71,7 +71,7 @@ func (m *Memory) recall(t *Target, s *Standing) Result {
 	var attempts []Attempt
 	for _, ip := range t.Addresses[:min(len(t.Addresses), MaxAddresses)] {
 		e := m.all[memoryKey(t, ip, d)]
-		if e == nil || !e.known {
+		if e == nil || e.kept == 0 {
 			continue
 		}
 		m.used.MoveToFront(e.place)
