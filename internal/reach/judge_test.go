@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// TestMatchHost: the rules of OpenSSL's X509_check_host with Postfix's flags.
+// The rules of OpenSSL's X509_check_host with Postfix's flags.
 func TestSTS073_DANE036_MatchHost(t *testing.T) {
 	for _, c := range []struct {
 		presented, wanted string

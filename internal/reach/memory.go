@@ -64,6 +64,7 @@ type entry struct {
 	fresh    time.Time     // until then
 	since    time.Time     // of the first of a run of negative results
 	negative time.Time     // of its last
+	secured  time.Time     // of the last good one with TLS
 }
 
 // proof is a host at which TLS as demanded was seen.
@@ -158,6 +159,7 @@ func (m *Memory) keep(e *entry, host string, a Attempt) {
 		e.fresh = now.Add(spread(cmp.Or(m.KeepPositive, DefaultKeepPositive)))
 		e.since, e.negative = time.Time{}, time.Time{}
 		if a.Handshake {
+			e.secured = a.When
 			m.prove(proof{host, a.Address, a.When})
 		}
 	case Negative:

@@ -212,11 +212,17 @@ func TestStanding(t *testing.T) {
 			}
 		}
 		want(Unknown, 0, 0)
+		if s := m.Standing(a, b); !s.LastSecured.IsZero() || s.Hosts[0].Text != "mx1.test was not probed yet" {
+			t.Errorf("%+v", s)
+		}
 		probe(Negative, Negative, Positive)
 		want(Positive, 0, 0)
 		time.Sleep(10 * time.Minute)
 		probe(Negative, Negative, Negative)
 		want(Negative, 10*time.Minute, 10*time.Minute) // mx2 only since now
+		if s := m.Standing(a, b); !s.LastSecured.Equal(began) {
+			t.Errorf("last secured at %v", s.LastSecured)
+		}
 		time.Sleep(10 * time.Minute)
 		probe(Negative, Unknown, Negative)
 		want(Unknown, 0, 0)

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -172,7 +173,7 @@ func TestNeverMail(t *testing.T) {
 	})
 }
 
-// TestSNI: no name is sent but where Postfix sends one.
+// No name is sent but where Postfix sends one.
 func TestSTS074_DANE038_SNI(t *testing.T) {
 	p := newPKI(t)
 	id := issue(t, p.middle, "mx.ex.test", named("mx.ex.test"))
@@ -250,6 +251,21 @@ func TestDetails(t *testing.T) {
 	}
 }
 
+// TestLog: one line for each address, without line ends of strangers.
+func TestLog(t *testing.T) {
+	h := newHost(nil)
+	h.banner = "554 go\raway\x1b[31m\r\n"
+	at := listen(t, "127.0.0.1:0", h.serve)
+	var b strings.Builder
+	logger := slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	(&Prober{HeloName: "client.test", Logger: logger}).Probe(t.Context(), target(at, Encrypt))
+	for _, want := range []string{"level=DEBUG msg=probed host=mx.ex.test address=127.0.0.1:", "level=encrypt verdict=unknown", "refused to talk to me: 554 go?away?[31m"} {
+		if strings.Count(b.String(), "\n") != 1 || !strings.Contains(b.String(), want) {
+			t.Errorf("%q lacks %q", b.String(), want)
+		}
+	}
+}
+
 func TestHeloName(t *testing.T) {
 	here, there := net.Pipe()
 	defer here.Close()
@@ -296,14 +312,8 @@ func TestIPv6AndLocalAddress(t *testing.T) {
 }
 
 func TestRefusedConnection(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := l.Addr().(*net.TCPAddr).AddrPort()
-	l.Close()
-	r := new(Prober).Probe(t.Context(), target(at, Encrypt))
-	if r.Verdict != Unknown || r.Text != "connect to mx.ex.test["+at.Addr().String()+"]:"+at.String()[len("127.0.0.1:"):]+": Connection refused" {
+	r := new(Prober).Probe(t.Context(), target(netip.MustParseAddrPort("127.0.0.1:1"), Encrypt))
+	if r.Verdict != Unknown || r.Text != "connect to mx.ex.test[127.0.0.1]:1: Connection refused" {
 		t.Errorf("%+v", r)
 	}
 }

@@ -62,7 +62,8 @@ type Attempt struct {
 	Took time.Duration
 
 	// Banner is the greeting with its code, Greeting the name in the reply to
-	// EHLO, Keywords its extensions with their parameters.
+	// EHLO, empty when that was not answered with 2xx, and Keywords its extensions
+	// with their parameters.
 	Banner, Greeting string
 	Keywords         []string
 	// Offered says that STARTTLS was among the keywords.

@@ -18,7 +18,11 @@ type Standing struct {
 	// probed are left out.
 	Hosts []Result
 
-	// The following are set when Verdict is Negative, and count from the address
+	// LastSecured is when TLS as demanded was last seen at one of the addresses.
+	// Beside a Negative it says that the destination has lost what it had.
+	LastSecured time.Time
+
+	// The following two are set when Verdict is Negative, and count from the address
 	// that makes them latest or oldest, so that every address agrees.
 
 	// LastNegative is when the oldest of the last results was obtained: all of the
@@ -76,6 +80,9 @@ func (m *Memory) recall(t *Target, s *Standing) Result {
 		}
 		m.used.MoveToFront(e.place)
 		attempts = append(attempts, e.last)
+		if e.secured.After(s.LastSecured) {
+			s.LastSecured = e.secured
+		}
 		if e.last.Verdict != Negative {
 			continue
 		}
@@ -86,7 +93,11 @@ func (m *Memory) recall(t *Target, s *Standing) Result {
 			s.FirstNegative = e.since
 		}
 	}
-	return fold(t, attempts, len(attempts) == len(t.Addresses))
+	r := fold(t, attempts, len(attempts) == len(t.Addresses))
+	if len(attempts) == 0 && len(t.Addresses) > 0 {
+		r.Text = printable(t.Host) + " was not probed yet"
+	}
+	return r
 }
 
 // other returns when a host that is none of the targets was last good; m.mu is
