@@ -121,13 +121,30 @@ func verifyChain(chain []*x509.Certificate, roots *x509.CertPool, now time.Time)
 	for _, c := range chain[1:] {
 		between.AddCert(c)
 	}
-	_, err := chain[0].Verify(x509.VerifyOptions{
+	found, err := chain[0].Verify(x509.VerifyOptions{
 		Roots:         roots,
 		Intermediates: between,
 		CurrentTime:   now,
-		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, // see designated
 	})
+	if err == nil && !slices.ContainsFunc(found, designated) {
+		err = x509.CertificateInvalidError{Cert: chain[0], Reason: x509.IncompatibleUsage}
+	}
 	return err
+}
+
+// designated: a certificate that has extended key usages must have one for
+// servers, and so must those above it. Unlike Go, OpenSSL is not content with
+// anyExtendedKeyUsage (v3_purp.c, check_purpose_ssl_server).
+func designated(chain []*x509.Certificate) bool {
+	server := []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageMicrosoftServerGatedCrypto, x509.ExtKeyUsageNetscapeServerGatedCrypto}
+	for _, c := range chain {
+		limited := len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) > 0
+		if limited && !slices.ContainsFunc(c.ExtKeyUsage, func(u x509.ExtKeyUsage) bool { return slices.Contains(server, u) }) {
+			return false
+		}
+	}
+	return true
 }
 
 // explain puts an error of crypto/x509 into the words of tls_log_verify_error().

@@ -63,7 +63,12 @@ func TestPostfixAgrees(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := newPKI(t)
-	roots := writePEM(t, p.root.cert)
+	odd := issue(t, nil, "Root for clients", func(c *x509.Certificate) {
+		authority(c)
+		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	})
+	p.roots.AddCert(odd.cert)
+	roots := writePEM(t, p.root.cert, odd.cert)
 	leaf := func(issuer *identity, name string, edit func(*x509.Certificate)) *identity {
 		return issue(t, issuer, name, edit)
 	}
@@ -73,6 +78,11 @@ func TestPostfixAgrees(t *testing.T) {
 	usage := func(u ...x509.ExtKeyUsage) func(*x509.Certificate) {
 		return func(c *x509.Certificate) { c.DNSNames, c.ExtKeyUsage = []string{"localhost"}, u }
 	}
+	below := func(edit func(*x509.Certificate)) *identity { // an authority that is not quite one
+		return leaf(leaf(p.root, "Odd", func(c *x509.Certificate) { authority(c); edit(c) }), "localhost", named("localhost"))
+	}
+	long := leaf(p.root, "Short", func(c *x509.Certificate) { authority(c); c.MaxPathLenZero = true })
+	long = leaf(leaf(long, "One too many", authority), "localhost", named("localhost"))
 	good := leaf(p.middle, "localhost", named("localhost"))
 	lonely := leaf(nil, "localhost", named("localhost"))
 	for _, c := range []struct {
@@ -107,8 +117,27 @@ func TestPostfixAgrees(t *testing.T) {
 		{"self-signed", lonely, nil, Encrypt, nil},
 		{"foreign", leaf(p.foreign, "localhost", named("localhost")), nil, Secure, []string{"localhost"}},
 		{"chain not sent", &identity{cert: good.cert, key: good.key}, nil, Verify, []string{"hostname"}},
+		{"early", leaf(p.root, "localhost", func(c *x509.Certificate) {
+			c.DNSNames, c.NotBefore = []string{"localhost"}, time.Now().Add(time.Hour)
+		}), nil, Verify, []string{"hostname"}},
+		{"issuer is no authority", below(func(c *x509.Certificate) { c.IsCA = false }), nil, Verify, []string{"hostname"}},
+		{"issuer may not sign", below(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature }), nil, Verify, []string{"hostname"}},
+		{"issuer for clients", below(usage(x509.ExtKeyUsageClientAuth)), nil, Verify, []string{"hostname"}},
+		{"issuer expired", below(past), nil, Verify, []string{"hostname"}},
+		{"issuer for other names", below(func(c *x509.Certificate) {
+			c.PermittedDNSDomainsCritical, c.PermittedDNSDomains = true, []string{"ex.test"}
+		}), nil, Verify, []string{"hostname"}},
+		{"issuer for these names", below(func(c *x509.Certificate) {
+			c.PermittedDNSDomainsCritical, c.PermittedDNSDomains = true, []string{"localhost"}
+		}), nil, Verify, []string{"hostname"}},
+		{"path too long", long, nil, Verify, []string{"hostname"}},
 		{"for clients", leaf(p.root, "localhost", usage(x509.ExtKeyUsageClientAuth)), nil, Verify, []string{"hostname"}},
 		{"for clients and servers", leaf(p.root, "localhost", usage(x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth)), nil, Verify, []string{"hostname"}},
+		{"for anything, said so", leaf(p.root, "localhost", usage(x509.ExtKeyUsageAny)), nil, Verify, []string{"hostname"}},
+		{"for server gated cryptography", leaf(p.root, "localhost", usage(x509.ExtKeyUsageNetscapeServerGatedCrypto)), nil, Verify, []string{"hostname"}},
+		{"issuer for anything, said so", below(usage(x509.ExtKeyUsageAny)), nil, Verify, []string{"hostname"}},
+		{"issuer for servers", below(usage(x509.ExtKeyUsageServerAuth)), nil, Verify, []string{"hostname"}},
+		{"root for clients", leaf(odd, "localhost", named("localhost")), nil, Verify, []string{"hostname"}},
 		{"for anything", leaf(p.root, "localhost", usage()), nil, Verify, []string{"hostname"}},
 		{"fingerprint", lonely, nil, Fingerprint, []string{strings.ToUpper(colons(digest(lonely.cert.Raw, 32)))}},
 		{"fingerprint of the key", lonely, nil, Fingerprint, []string{colons(digest(lonely.cert.RawSubjectPublicKeyInfo, 32))}},
