@@ -64,12 +64,9 @@ const (
 	// may get twice as much. Postfix waits in read(2) for it.
 	DefaultWriteTimeout = 10 * time.Second
 
-	finishTimeout = 10 * time.Second     // after the drain, for what is being answered
-	minBackoff    = 5 * time.Millisecond // after the first failed accept(2)
-	maxBackoff    = time.Second          // after many
-	logInterval   = 10 * time.Second     // between two lines about the same kind of mishap
-	readSize      = 512                  // an idle connection's buffer: a policy key and more
-	readGrowth    = 1024                 // how much more than it has sent a half-sent request may hold
-	writeSize     = 2048                 // a reply with MTA-STS attributes
-	maxKept       = 16 << 10             // larger reply buffers are not kept
+	finishTimeout = 10 * time.Second // after the drain, for what is being answered
+	readSize      = 512              // an idle connection's buffer: a policy key and more
+	readGrowth    = 1024             // how much more than it has sent a half-sent request may hold
+	writeSize     = 2048             // a reply with MTA-STS attributes
+	maxKept       = 16 << 10         // larger reply buffers are not kept
 )

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/postseal/postseal/internal/server"
 )
 
 // sink is a connection that takes everything.
@@ -27,9 +29,7 @@ func answering(reply string) (*conn, *sink) {
 		return append(dst, reply...)
 	})}
 	out := &sink{}
-	c := &conn{port: &port{server: s}, nc: out, opened: time.Now()}
-	c.state.Store(busy)
-	return c, out
+	return &conn{Conn: server.NewConn(out), server: s}, out
 }
 
 func TestAnswerAllocatesNothing(t *testing.T) {
@@ -37,7 +37,7 @@ func TestAnswerAllocatesNothing(t *testing.T) {
 		c, _ := answering("OK " + strings.Repeat("x", size))
 		request := AppendNetstring(nil, "postseal example.com")
 		one := func() {
-			if !c.wake() && c.state.Load() != busy {
+			if !c.Wake() {
 				t.Fatal("not awake")
 			}
 			if used, ok := c.answerAll(t.Context(), request); used != len(request) || !ok || !c.between(0, used) {
@@ -57,7 +57,7 @@ func BenchmarkAnswer(b *testing.B) {
 	request := AppendNetstring(nil, "postseal newsletter-recipient.example.com")
 	b.ReportAllocs()
 	for b.Loop() {
-		c.wake()
+		c.Wake()
 		used, _ := c.answerAll(b.Context(), request)
 		c.between(0, used)
 	}

@@ -94,7 +94,7 @@ func TestPFX08_BadRepliesNeverLeave(t *testing.T) {
 		if err != nil || reply.Status != Temp || !strings.Contains(reply.Text, tc.err.Error()) {
 			t.Errorf("%s: got %q, %v", tc.why, payload, err)
 		}
-		if n := c.port.server.Stats().BadReplies; n != 1 {
+		if n := c.server.Stats().BadReplies; n != 1 {
 			t.Errorf("%s: counted %d", tc.why, n)
 		}
 	}
