@@ -16,7 +16,7 @@ var arrows = map[string][]string{
 	"policy/mtasts":                  {"internal/resolver"},
 	"policy/dane":                    {"internal/resolver"},
 	"policy/socketmap":               {"internal/server"},
-	"policy/delegation":              {},
+	"policy/delegation":              {"internal/server"},
 	"policy/socketmap/socketmaptest": {},
 	"cache":                          {},
 	"cache/sqlite":                   {"cache"},

@@ -1,6 +1,7 @@
 package delegation
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -80,21 +81,18 @@ func (k *call) cancel() {
 // ask calls the Handler. False: the deadline came first, and the connection belongs to
 // another goroutine.
 func (c *conn) ask(k *call) (a Action, ours bool) {
-	s := c.port.server
-	timeout := positive(s.Deadline, DefaultDeadline)
+	s := c.server
+	timeout := cmp.Or(s.Deadline, DefaultDeadline)
 	k.deadline = time.Now().Add(timeout)
 	c.call.Store(k)
 	c.arm(timeout) // from here on the connection may be taken over
-	if c.port.ctx.Err() != nil {
+	if c.life.Err() != nil {
 		k.cancel() // the Server was closed before it could see this call
 	}
 	defer func() {
 		if r := recover(); r != nil {
-			s.counters.panics.Add(1)
-			if n, ok := s.counters.panicLog.pass(); ok {
-				s.log().Error("panic while answering, DUNNO sent", "request", k, "panic", fmt.Sprint(r),
-					"stack", string(debug.Stack()), "suppressed", n)
-			}
+			s.panics.Log(s.Logger, slog.LevelError, "panic while answering, DUNNO sent", "request", k,
+				"panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 			a = Dunno()
 		}
 		ours = c.finish(k)
@@ -107,7 +105,7 @@ func (c *conn) finish(k *call) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.over {
-		c.port.server.late.Add(-1)
+		c.server.lateCalls.Add(-1)
 		return false
 	}
 	k.over = true
@@ -140,11 +138,8 @@ func (c *conn) expire() {
 	if !c.takeOver(k) {
 		return
 	}
-	s := c.port.server
-	s.counters.late.Add(1)
-	if n, ok := s.counters.lateLog.pass(); ok {
-		s.log().Warn("no answer within the deadline, DUNNO sent", "request", k, "suppressed", n)
-	}
+	defer c.Release()
+	c.server.late.Log(c.server.Logger, slog.LevelWarn, "no answer within the deadline, DUNNO sent", "request", k)
 	c.run(k)
 }
 
@@ -160,9 +155,9 @@ func (c *conn) takeOver(k *call) bool {
 	k.end(context.DeadlineExceeded)
 	c.call.Store(nil)
 	// All this before the goroutine in the Handler can see that it is late, and end.
-	c.port.running.Add(1)
-	s := c.port.server
-	s.late.Add(1)
+	c.Hold()
+	s := c.server
+	s.lateCalls.Add(1)
 	s.memory.keep(&k.request, k.hash, []byte(dunnoReply))
 	return true
 }

@@ -2,28 +2,24 @@ package delegation
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"errors"
-	"net"
+	"log/slog"
 	"os"
 	"sync/atomic"
 	"time"
+
+	"github.com/postseal/postseal/internal/server"
 )
 
 // conn is one connection. One goroutine at a time owns it and alone reads, answers and
-// writes; others may only change its state and close it.
+// writes. It is busy from the first byte of a request to the last of its answer.
 type conn struct {
-	port     *port
-	nc       net.Conn
-	serial   uint64 // in the order of arrival; guarded by Server.mu
-	opened   time.Time
-	requests atomic.Uint64 // answered, not yet added to the Server's count
-	repeated atomic.Uint64 // of these, from memory
-
-	// state is the time since opened, in ns, at which the connection became idle,
-	// or one of the states below. A connection may be closed from outside only by
-	// whoever has changed its state, so that no request is cut off while it is
-	// being answered.
-	state atomic.Int64
+	*server.Conn
+	server  *Server
+	life    context.Context // of the connection: ends when no answer can leave any more
+	unwatch func() bool     // life, whose end is the end of the running call too
 
 	call  atomic.Pointer[call] // the one that is running
 	timer *time.Timer          // calls expire
@@ -34,27 +30,18 @@ type conn struct {
 	scanned int // buf[:scanned] holds no end of a request
 	skipped int // bytes of a request beyond MaxRequest that were let go
 
-	reading   bool          // a deadline for the rest of a request is set
-	writeable time.Duration // since opened: when writes will fail; zero: never
+	reading bool // a deadline for the rest of a request is set
 }
 
-// States of a connection that is not idle.
-const (
-	busy      = -1 - iota // from the first byte of a request to the last of its answer
-	leaving               // busy for the last time
-	dismissed             // closed from outside
-)
-
-// run serves the connection and closes it, unless a late call takes it over. With a
+// run serves the connection and ends it, unless a late call takes it over. With a
 // late call it takes the connection over itself.
 func (c *conn) run(late *call) {
-	defer c.port.running.Done()
 	ours := true
 	defer func() { // also when the Handler ends the goroutine
 		if ours {
+			c.unwatch()
 			c.timer.Stop()
-			c.nc.Close()
-			c.port.server.leave(c)
+			c.End()
 		}
 	}()
 	if late == nil {
@@ -69,6 +56,7 @@ func (c *conn) prepare() {
 	c.buf = make([]byte, readSize)
 	c.timer = time.AfterFunc(time.Hour, c.expire)
 	c.timer.Stop()
+	c.unwatch = context.AfterFunc(c.life, c.abort)
 }
 
 // resume answers a late call and goes on with what came after its request, in a buffer
@@ -97,9 +85,9 @@ func (c *conn) serve() (ours bool) {
 			c.buf = append(make([]byte, 0, c.filled+readGrowth), c.buf...)
 			c.buf = c.buf[:cap(c.buf)]
 		}
-		n, err := c.nc.Read(c.buf[c.filled:])
+		n, err := c.Read(c.buf[c.filled:])
 		if n > 0 {
-			if c.filled == 0 && !c.wake() {
+			if c.filled == 0 && !c.Wake() {
 				return true
 			}
 			c.filled += n
@@ -171,17 +159,17 @@ func (c *conn) between(answered bool) bool {
 	if c.filled == 0 {
 		if c.reading {
 			c.reading = false
-			c.nc.SetReadDeadline(time.Time{})
+			c.SetReadDeadline(time.Time{})
 		}
 		if len(c.buf) > readSize {
 			c.buf = make([]byte, readSize)
 		}
-		return c.rest()
+		return c.Rest()
 	}
 	if !c.reading || answered && c.skipped == 0 {
 		// Once per request: bytes that trickle in do not move it.
 		c.reading = true
-		c.nc.SetReadDeadline(time.Now().Add(positive(c.port.server.RequestTimeout, DefaultRequestTimeout)))
+		c.SetReadDeadline(time.Now().Add(cmp.Or(c.server.RequestTimeout, DefaultRequestTimeout)))
 	}
 	return true
 }
@@ -189,7 +177,7 @@ func (c *conn) between(answered bool) bool {
 // answer answers one request. Without more, the connection is to be closed if it is
 // ours.
 func (c *conn) answer(request, rest []byte) (more, ours bool) {
-	s := c.port.server
+	s := c.server
 	buf, ok := s.replies.Get().(*[]byte)
 	if !ok {
 		b := make([]byte, 0, maxReply)
@@ -205,33 +193,27 @@ func (c *conn) answer(request, rest []byte) (more, ours bool) {
 
 // reply appends the answer to a request. False: another goroutine gave it.
 func (c *conn) reply(dst, request, rest []byte) (reply []byte, ours bool) {
-	s := c.port.server
+	s := c.server
 	if c.skipped > 0 {
 		return c.refuse(dst, errTooLong), true
 	}
 	hash := s.memory.hash(request)
 	if reply, ok := s.memory.appendReply(dst, hash, request); ok {
-		c.repeated.Add(1)
+		c.Repeated.Add(1)
 		return reply, true
 	}
-	if s.late.Load() >= MaxLate {
-		s.counters.overloaded.Add(1)
-		if n, ok := s.counters.overloadedLog.pass(); ok {
-			s.log().Error("too many calls are past their deadline, DUNNO sent", "calls", MaxLate, "suppressed", n)
-		}
+	if s.lateCalls.Load() >= MaxLate {
+		s.overloaded.Log(s.Logger, slog.LevelError, "too many calls are past their deadline, DUNNO sent", "calls", MaxLate)
 		return append(dst, dunnoReply...), true
 	}
-	k := &call{Context: c.port.ctx, hash: hash, rest: rest}
+	k := &call{Context: c.life, hash: hash, rest: rest}
 	if err := k.request.parse(request); err != nil {
 		return c.refuse(dst, err), true
 	}
 	action, ours := c.ask(k)
 	reply, err := action.appendReply(dst, k.request.State())
 	if err != nil {
-		s.counters.badActions.Add(1)
-		if n, ok := s.counters.badActionLog.pass(); ok {
-			s.log().Error("action withheld, DUNNO sent instead", "request", k, "error", err, "suppressed", n)
-		}
+		s.badActions.Log(s.Logger, slog.LevelError, "action withheld, DUNNO sent instead", "request", k, "error", err)
 	}
 	s.memory.keep(&k.request, hash, reply)
 	return reply, ours
@@ -243,77 +225,22 @@ func (c *conn) refuse(dst []byte, err error) []byte {
 	return append(dst, dunnoReply...)
 }
 
-// send writes an answer. The deadline is moved only when less than WriteTimeout is left
-// of it: once in that time, not for every answer. False: the peer cannot be answered.
+// send writes an answer. False: the peer cannot be answered.
 func (c *conn) send(b []byte) bool {
-	c.requests.Add(1) // before the answer is out: whoever has it finds it counted
-	timeout := positive(c.port.server.WriteTimeout, DefaultWriteTimeout)
-	if now := time.Since(c.opened); c.writeable-now < timeout {
-		c.writeable = now + 2*timeout
-		c.nc.SetWriteDeadline(c.opened.Add(c.writeable))
-	}
-	_, err := c.nc.Write(b)
+	c.Requests.Add(1) // before the answer is out: whoever has it finds it counted
+	err := c.Send(b, cmp.Or(c.server.WriteTimeout, DefaultWriteTimeout))
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		c.timedOut("the answer was not taken in time")
 	}
 	return err == nil
 }
 
-// wake makes an idle connection busy. False: it was closed from outside.
-func (c *conn) wake() bool {
-	since := c.state.Load()
-	return since >= 0 && c.state.CompareAndSwap(since, busy)
-}
-
-// rest makes a busy connection idle. False: it was told to leave.
-func (c *conn) rest() bool {
-	return c.state.CompareAndSwap(busy, int64(time.Since(c.opened)))
-}
-
-// idle says for how long the connection has been idle, if it is.
-func (c *conn) idle() (time.Duration, bool) {
-	since := c.state.Load()
-	return time.Since(c.opened) - time.Duration(since), since >= 0
-}
-
-// evict closes the connection if it has been idle for more than MinIdle.
-func (c *conn) evict() bool {
-	since := c.state.Load()
-	if since < 0 || time.Since(c.opened)-time.Duration(since) <= MinIdle || !c.state.CompareAndSwap(since, dismissed) {
-		return false
-	}
-	c.nc.Close()
-	return true
-}
-
-// dismiss closes the connection at once if it is idle, else after the answer.
-func (c *conn) dismiss() {
-	for {
-		since := c.state.Load()
-		switch {
-		case since >= 0 && c.state.CompareAndSwap(since, dismissed):
-			c.nc.Close()
-			return
-		case since == busy && c.state.CompareAndSwap(busy, leaving):
-			return
-		case since == leaving || since == dismissed:
-			return
-		}
-	}
-}
-
 func (c *conn) malformed(err error, consequence string) {
-	s := c.port.server
-	s.counters.malformed.Add(1)
-	if n, ok := s.counters.malformedLog.pass(); ok {
-		s.log().Warn("malformed request, "+consequence, "peer", c.nc.RemoteAddr(), "error", err, "suppressed", n)
-	}
+	c.server.malformed.Log(c.server.Logger, slog.LevelWarn, "malformed request, "+consequence,
+		"peer", c.RemoteAddr(), "error", err)
 }
 
 func (c *conn) timedOut(what string) {
-	s := c.port.server
-	s.counters.timedOut.Add(1)
-	if n, ok := s.counters.timedOutLog.pass(); ok {
-		s.log().Warn("slow peer, connection closed", "peer", c.nc.RemoteAddr(), "error", what, "suppressed", n)
-	}
+	c.server.timedOut.Log(c.server.Logger, slog.LevelWarn, "slow peer, connection closed",
+		"peer", c.RemoteAddr(), "error", what)
 }

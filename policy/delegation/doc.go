@@ -91,14 +91,11 @@ const (
 	// may get twice as much. Postfix waits in read(2) for it.
 	DefaultWriteTimeout = 10 * time.Second
 
-	finishTimeout = 10 * time.Second     // after the drain, for what is being answered
-	minBackoff    = 5 * time.Millisecond // after the first failed accept(2)
-	maxBackoff    = time.Second          // after many
-	logInterval   = 10 * time.Second     // between two lines about the same kind of mishap
-	readSize      = 1024                 // an idle connection's buffer: most requests
-	readGrowth    = 1024                 // how much more than it has sent a half-sent request may hold
-	maxSkipped    = 1 << 20              // how much of a request beyond MaxRequest is read to find its end
-	maxReply      = 1024                 // the longest answer, with its framing
+	finishTimeout = 10 * time.Second // after the drain, for what is being answered
+	readSize      = 1024             // an idle connection's buffer: most requests
+	readGrowth    = 1024             // how much more than it has sent a half-sent request may hold
+	maxSkipped    = 1 << 20          // how much of a request beyond MaxRequest is read to find its end
+	maxReply      = 1024             // the longest answer, with its framing
 
 	// The memory for repeated requests: a thousand of them, some 1 MB as Postfix
 	// sends them and 5 MB at most.

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/postseal/postseal/internal/server"
 )
 
 // wire is a connection that gives what it has in pieces, and takes everything.
@@ -44,7 +46,7 @@ func (*wire) SetReadDeadline(time.Time) error  { return nil }
 func (*wire) SetWriteDeadline(time.Time) error { return nil }
 
 func connection(s *Server, w *wire) *conn {
-	c := &conn{port: &port{server: s, ctx: context.Background()}, nc: w, opened: time.Now()}
+	c := &conn{Conn: server.NewConn(w), server: s, life: context.Background()}
 	c.prepare()
 	return c
 }
@@ -67,7 +69,7 @@ func TestRepeatedRequestAllocatesNothing(t *testing.T) {
 		})}, &wire{quiet: true})
 		request := ofMessage(instance)
 		one := func() {
-			c.state.Store(busy)
+			c.Wake()
 			c.filled = copy(c.buf, request)
 			if more, _ := c.answerAll(); !more || c.filled != 0 || !c.between(true) {
 				t.Fatal("not answered")
@@ -91,7 +93,7 @@ func BenchmarkAnswer(b *testing.B) {
 			request := ofMessage(instance)
 			b.ReportAllocs()
 			for b.Loop() {
-				c.state.Store(busy)
+				c.Wake()
 				c.filled = copy(c.buf, request)
 				c.answerAll()
 				c.between(true)
