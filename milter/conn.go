@@ -13,15 +13,18 @@ import (
 	"time"
 
 	wire "github.com/emersion/go-milter"
+
+	"github.com/postseal/postseal/internal/server"
 )
 
 // conn stands between go-milter and the socket, and gives it what it lacks: time
 // limits, a limit for packets before they are allocated, and an end that somebody
 // can wait for. It follows the framing (four bytes of length, then the packet) to
 // tell a peer that is idle from one that has stopped in the middle of a packet.
+//
+// It is busy from the MAIL command to the reply that ends the message, or RSET.
 type conn struct {
-	net.Conn
-	server *Server
+	*server.Conn
 	reader *bufio.Reader
 
 	length  [4]byte
@@ -35,14 +38,10 @@ type conn struct {
 
 	closing  sync.Once
 	finished chan struct{} // closed with the connection
-
-	mu    sync.Mutex
-	busy  bool // a message is in flight
-	leave bool // close as soon as none is
 }
 
-func (s *Server) newConn(nc net.Conn) *conn {
-	return &conn{Conn: nc, server: s, reader: bufio.NewReaderSize(nc, 4<<10), finished: make(chan struct{})}
+func newConn(nc *server.Conn) *conn {
+	return &conn{Conn: nc, reader: bufio.NewReaderSize(nc, 4<<10), finished: make(chan struct{})}
 }
 
 // Read gives go-milter the bytes of one packet at most, within the limits.
@@ -187,8 +186,9 @@ func (c *conn) Write(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Write(p)
 	if c.ending {
-		c.ending = false
-		c.replied()
+		if c.ending = false; !c.Rest() {
+			c.Conn.Close()
+		}
 	}
 	return n, err
 }
@@ -200,32 +200,6 @@ func (c *conn) Close() error {
 	return err
 }
 
-// setBusy notes whether a message is in flight.
-func (c *conn) setBusy(busy bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.busy = busy
-}
-
-// dismiss ends the connection when no message is in flight, else after its reply.
-func (c *conn) dismiss() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.leave = true
-	if !c.busy {
-		c.Conn.Close()
-	}
-}
-
 // lastReply says that what go-milter writes next is the reply that ends the
 // message in flight.
 func (c *conn) lastReply() { c.ending = true }
-
-// replied is called when that reply was written.
-func (c *conn) replied() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.busy = false; c.leave {
-		c.Conn.Close()
-	}
-}

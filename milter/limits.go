@@ -48,7 +48,4 @@ const (
 	// lies below content_timeout=20s, which the documentation recommends for
 	// main.cf; afterwards what is not known counts as temporary trouble.
 	judgeTimeout = 10 * time.Second
-
-	minBackoff = 5 * time.Millisecond
-	maxBackoff = time.Second
 )

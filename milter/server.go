@@ -1,18 +1,16 @@
 package milter
 
 import (
+	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
-	"slices"
-	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	wire "github.com/emersion/go-milter"
+
+	"github.com/postseal/postseal/internal/server"
 )
 
 // Server speaks the milter protocol with Postfix on any number of listeners. Its
@@ -28,13 +26,8 @@ type Server struct {
 	// Logger gets the mishaps of connections; nil: nobody does.
 	Logger *slog.Logger
 
-	mu       sync.Mutex
-	conns    map[*conn]struct{}
-	changed  chan struct{} // closed when a connection goes; nil: nobody waits
-	done     chan struct{} // closed by Close; nil: nobody asked yet
-	isClosed bool
-
-	accepted, panics atomic.Uint64
+	conns  server.Conns
+	panics atomic.Uint64
 }
 
 // Stats are counts since the first Serve, for metrics.
@@ -46,9 +39,8 @@ type Stats struct {
 
 // Stats returns the counts.
 func (s *Server) Stats() Stats {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return Stats{Conns: len(s.conns), Accepted: s.accepted.Load(), Panics: s.panics.Load()}
+	n := s.conns.Stats()
+	return Stats{Conns: n.Conns, Accepted: n.Accepted, Panics: s.panics.Load()}
 }
 
 // Serve answers the connections that come in on l, which it closes in the end.
@@ -58,149 +50,29 @@ func (s *Server) Stats() Stats {
 // at the latest after Drain. An error means that l cannot accept any more; lack of
 // descriptors or memory is no such error, it is waited out.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	// A message that is being judged may finish its look-ups while draining.
-	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	p := &port{server: s, listener: l, life: life, stop: make(chan struct{})}
-	accepted := make(chan error, 1)
-	go func() { accepted <- p.accept() }()
-
-	var err error
-	select {
-	case <-ctx.Done():
-	case <-s.closed():
-	case err = <-accepted:
-		accepted = nil
-	}
-	close(p.stop)
-	l.Close()
-	if accepted != nil {
-		<-accepted
-	}
-	p.finish(cancel)
-	if err != nil {
-		return fmt.Errorf("milter: listener %s: %w", l.Addr(), err)
-	}
-	return nil
+	drain := cmp.Or(s.Drain, DefaultDrain)
+	return s.conns.Serve(ctx, l, server.Config{
+		Name:     "milter",
+		MaxConns: cmp.Or(max(0, s.MaxConns), DefaultMaxConns),
+		Grace:    min(idleGrace, drain),
+		Finish:   max(0, drain-idleGrace),
+		Logger:   s.Logger,
+		Handle:   s.handle,
+	})
 }
 
 // Close ends every Serve at once, without waiting for messages in flight. It does
 // not wait for Serve to return. A closed Server cannot be used again.
-func (s *Server) Close() {
-	done := s.closed()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.isClosed {
-		s.isClosed = true
-		close(done)
-	}
-}
+func (s *Server) Close() { s.conns.Close() }
 
-// closed returns the channel that Close closes.
-func (s *Server) closed() chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.done == nil {
-		s.done = make(chan struct{})
-	}
-	return s.done
-}
-
-// port is one listener of a Server.
-type port struct {
-	server   *Server
-	listener net.Listener
-	life     context.Context
-	stop     chan struct{} // closed when nothing more is to be accepted
-	running  sync.WaitGroup
-
-	mu    sync.Mutex
-	conns map[*conn]struct{}
-}
-
-// accept takes connections until the listener is closed or broken; only the
-// latter returns an error.
-func (p *port) accept() error {
-	var backoff time.Duration
-	for {
-		nc, err := p.listener.Accept()
-		select {
-		case <-p.stop:
-			if err == nil {
-				nc.Close()
-			}
-			return nil
-		default:
-		}
-		if err != nil {
-			if !temporary(err) {
-				return err
-			}
-			if backoff == 0 {
-				p.server.log().Error("cannot accept connections, trying again", "listener", p.listener.Addr(), "error", err)
-			}
-			backoff = min(max(2*backoff, minBackoff), maxBackoff)
-			select {
-			case <-time.After(backoff):
-			case <-p.stop:
-				return nil
-			}
-			continue
-		}
-		backoff = 0
-		if !p.admit(nc) {
-			return nil
-		}
-	}
-}
-
-// temporary says whether accept(2) may succeed later. Linux passes on errors of
-// the network that are already pending on the new connection; its manual page
-// says to treat them as EAGAIN.
-func temporary(err error) bool {
-	var errno syscall.Errno
-	return errors.As(err, &errno) && slices.Contains([]syscall.Errno{
-		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
-		syscall.ECONNABORTED, syscall.EAGAIN, syscall.EINTR, syscall.EPERM, syscall.EPROTO,
-		syscall.ENETDOWN, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.EHOSTUNREACH,
-	}, errno)
-}
-
-// admit serves a connection as soon as there is room. False: the port was stopped
-// meanwhile.
-func (p *port) admit(nc net.Conn) bool {
-	c := p.server.newConn(nc)
-	told := false
-	for {
-		ok, changed := p.enter(c)
-		if ok {
-			break
-		}
-		if !told {
-			told = true
-			p.server.log().Warn("all connections are in use, the next ones wait", "listener", p.listener.Addr(), "connections", p.server.Stats().Conns)
-		}
-		select {
-		case <-changed:
-		case <-p.stop:
-			nc.Close()
-			return false
-		}
-	}
-	p.server.accepted.Add(1)
-	p.running.Go(func() {
-		defer p.leave(c)
-		p.serve(c)
-	})
-	return true
-}
-
-// serve lets go-milter answer one connection. It gets a server of its own for it:
+// handle lets go-milter answer one connection. It gets a server of its own for it:
 // what is negotiated may change with a reload, its accept loop ends at the first
 // error, and its Close races with it.
-func (p *port) serve(c *conn) {
-	actions := p.server.Inspector.actions()
-	b := &session{inspector: p.server.Inspector, conn: c, server: p.server, life: p.life, headers: actions&wire.OptAddHeader != 0}
+func (s *Server) handle(life context.Context, nc *server.Conn) {
+	defer nc.End()
+	c := newConn(nc)
+	actions := s.Inspector.actions()
+	b := &session{inspector: s.Inspector, conn: c, server: s, life: life, headers: actions&wire.OptAddHeader != 0}
 	w := wire.Server{
 		NewMilter: func() wire.Milter { return b },
 		Actions:   actions,
@@ -228,80 +100,6 @@ func (l *single) Accept() (net.Conn, error) {
 
 func (l *single) Close() error   { return nil }
 func (l *single) Addr() net.Addr { return l.conn.LocalAddr() }
-
-func (p *port) enter(c *conn) (ok bool, changed <-chan struct{}) {
-	s := p.server
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	limit := s.MaxConns
-	if limit <= 0 {
-		limit = DefaultMaxConns
-	}
-	if len(s.conns) >= limit {
-		if s.changed == nil {
-			s.changed = make(chan struct{})
-		}
-		return false, s.changed
-	}
-	if s.conns == nil {
-		s.conns = map[*conn]struct{}{}
-	}
-	s.conns[c] = struct{}{}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.conns == nil {
-		p.conns = map[*conn]struct{}{}
-	}
-	p.conns[c] = struct{}{}
-	return true, nil
-}
-
-func (p *port) leave(c *conn) {
-	s := p.server
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.conns, c)
-	if s.changed != nil {
-		close(s.changed)
-		s.changed = nil
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.conns, c)
-}
-
-// finish waits for the connections of the port.
-func (p *port) finish(cancel context.CancelFunc) {
-	gone := make(chan struct{})
-	go func() {
-		p.running.Wait()
-		close(gone)
-	}()
-	drain := p.server.Drain
-	if drain == 0 {
-		drain = DefaultDrain
-	}
-	for _, step := range []struct {
-		after time.Duration
-		end   func(*conn)
-	}{
-		{min(idleGrace, drain), (*conn).dismiss},
-		{max(0, drain-idleGrace), func(c *conn) { cancel(); c.Conn.Close() }},
-	} {
-		select {
-		case <-gone:
-			return
-		case <-time.After(step.after):
-		case <-p.server.closed():
-		}
-		p.mu.Lock()
-		for c := range p.conns {
-			step.end(c)
-		}
-		p.mu.Unlock()
-	}
-	<-gone
-}
 
 func (s *Server) log() *slog.Logger {
 	if s.Logger == nil {

@@ -77,7 +77,7 @@ func (s *session) Helo(name string, _ *wire.Modifier) (wire.Response, error) {
 // MailFrom begins a message.
 func (s *session) MailFrom(from string, m *wire.Modifier) (wire.Response, error) {
 	return s.guard(proceed, func() wire.Response {
-		s.conn.setBusy(true)
+		s.conn.Wake()
 		s.clientAddr(m)
 		s.queueID = macro(m, "i")
 		s.message = s.inspector.Begin(Envelope{
@@ -211,7 +211,7 @@ func (s *session) act(r *Report, m *wire.Modifier) wire.Response {
 // Abort ends the message in flight, or none. The connection's data stay. MLT-09.
 func (s *session) Abort(*wire.Modifier) error {
 	s.message, s.queueID = nil, ""
-	s.conn.setBusy(false)
+	s.conn.Rest()
 	return nil
 }
 
