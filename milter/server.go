@@ -81,7 +81,6 @@ func (s *Server) handle(life context.Context, nc *server.Conn) {
 	}
 	_ = w.Serve(&single{conn: c}) // only ever says that there is no second connection
 	<-c.finished
-	b.gone()
 }
 
 // single is a listener with one connection.

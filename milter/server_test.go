@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	wire "github.com/emersion/go-milter"
 	"go.uber.org/goleak"
@@ -191,6 +192,21 @@ func TestDrain(t *testing.T) {
 		t.Errorf("%c %s", code, text)
 	}
 	busy.closed()
+	<-stopped
+}
+
+// TestDrainAfterReset: a message that is given up is not waited for.
+func TestDrainAfterReset(t *testing.T) {
+	i := newInspector(t, Config{DNS: goodZone()})
+	dial, stop := serve(t, &Server{Inspector: i})
+	p := dial()
+	p.connect("192.0.2.7")
+	p.envelope("a@ex.test", "a@ex.test", "b@dest.test")
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); stop() }()
+	time.Sleep(idleGrace + time.Second)
+	p.send(wire.CodeAbort, "")
+	p.closed()
 	<-stopped
 }
 

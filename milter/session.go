@@ -211,12 +211,11 @@ func (s *session) act(r *Report, m *wire.Modifier) wire.Response {
 // Abort ends the message in flight, or none. The connection's data stay. MLT-09.
 func (s *session) Abort(*wire.Modifier) error {
 	s.message, s.queueID = nil, ""
-	s.conn.Rest()
+	if !s.conn.Rest() {
+		s.conn.Close() // it was asked to go, and has no reply to wait for
+	}
 	return nil
 }
-
-// gone is called when the connection has ended.
-func (s *session) gone() { s.message = nil }
 
 func (s *session) seeQueueID(m *wire.Modifier) {
 	if id := macro(m, "i"); id != "" {
