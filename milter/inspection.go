@@ -44,16 +44,17 @@ type Inspection struct {
 	recipients int
 	remote     bool // at least one is not delivered on this host
 
-	fields                 [][]byte
-	header                 int // bytes of all fields, the ones over the limit included
-	late                   int // bytes of fields beyond the limit that were kept
-	headerCut              bool
-	fromCut, signaturesCut bool
-	spfKnown               []align.SPF // when the header ended
-	author                 align.Author
-	dkim                   *dkim.Verification
-	body                   body
-	bodyCut                bool
+	fields [][]byte
+	header int // bytes of all fields, the ones over the limit included
+	late   int // bytes of fields beyond the limit that were kept
+	// What is not there because of a limit: some of the header, and of that some
+	// From or DKIM-Signature field; some of the body.
+	headerCut, fromCut, signaturesCut, bodyCut bool
+
+	author   align.Author
+	dkim     *dkim.Verification
+	spfKnown []align.SPF // when the header ended
+	body     body
 
 	spent time.Duration // in our code
 }

@@ -28,18 +28,21 @@ var (
 // maxReply bounds the text of a reply; RFC 5321 §4.5.3.1.5 allows 512 octets with the code.
 const maxReply = 450
 
-// refuse is a reply with a code of its own, "NNN N.N.N", and a text.
+// refuse is a reply with a code of its own, "NNN N.N.N", and a text. Postfix
+// expands %% to %, as libmilter's smfi_setreply has it.
 func refuse(code, text string) *reply {
+	text = strings.ReplaceAll(code+" "+oneLine(text), "%", "%%")
+	return &reply{Code: byte(wire.ActReplyCode), Data: append([]byte(text), 0)}
+}
+
+// oneLine makes a text fit for a reply or a reason: printable ASCII, bounded.
+func oneLine(text string) string {
 	var b strings.Builder
-	b.WriteString(code)
-	b.WriteByte(' ')
 	for _, r := range text {
 		if b.Len() >= maxReply {
 			break
 		}
 		switch {
-		case r == '%': // Postfix expands %% to %, as libmilter's smfi_setreply has it
-			b.WriteString("%%")
 		case r == '§': // the one sign beyond ASCII in sentences of ours
 			b.WriteString("section ")
 		case r >= ' ' && r <= '~':
@@ -48,6 +51,5 @@ func refuse(code, text string) *reply {
 			b.WriteByte('?')
 		}
 	}
-	b.WriteByte(0)
-	return &reply{Code: byte(wire.ActReplyCode), Data: []byte(b.String())}
+	return b.String()
 }

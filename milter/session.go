@@ -1,7 +1,6 @@
 package milter
 
 import (
-	"bytes"
 	"context"
 	"net"
 	"net/netip"
@@ -201,7 +200,7 @@ func (s *session) act(r *Report, m *wire.Modifier) wire.Response {
 		code, text := r.reply()
 		return refuse(code, text)
 	case Hold:
-		if err := m.Quarantine(string(bytes.TrimRight(refuse("postseal:", strings.TrimPrefix(r.reason(), "postseal: ")).Data, "\x00"))); err != nil {
+		if err := m.Quarantine(oneLine(r.reason())); err != nil {
 			s.server.log().Warn("the message could not be put on hold", "queue_id", s.queueID, "error", err)
 		}
 	}
