@@ -95,11 +95,15 @@ func (l *lookups) canReceive(ctx context.Context, domain string) (can, nxdomain 
 	case err != nil || mx.NXDomain:
 		return false, mx.NXDomain, err
 	case len(mx.Values) > 0:
-		return len(mx.Values) > 1 || mx.Values[0].Host != ".", false, nil
+		return !isNullMX(mx), false, nil
 	}
 	addresses, err := l.address.get(ctx, domain, question(l.work, domain, l.dns.Addresses))
 	return len(addresses.Values) > 0, false, err
 }
+
+// isNullMX says whether a domain declares that it takes no mail. RFC 7505 §3: the
+// "." stands alone; beside other records it means nothing.
+func isNullMX(mx Records[Exchanger]) bool { return len(mx.Values) == 1 && mx.Values[0].Host == "." }
 
 // warmReceive begins what canReceive will ask first.
 func (l *lookups) warmReceive(domain string) {

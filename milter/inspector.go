@@ -1,6 +1,7 @@
 package milter
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -119,6 +120,15 @@ func (i *Inspector) Configure(s Settings) {
 
 // Close ends look-ups under way and waits for them.
 func (i *Inspector) Close() { i.lookups.work.close() }
+
+// NullMX says whether a domain, in A-labels, declares that it takes no mail
+// (RFC 7505). It asks the memory that messages are judged with: an answer is kept for
+// its TTL and at most an hour, an absence for a minute, a failure for 10 s. An error
+// means that nobody answered, within 6 s or as long as ctx lasts.
+func (i *Inspector) NullMX(ctx context.Context, domain string) (bool, error) {
+	mx, err := i.lookups.mx.get(ctx, domain, question(i.lookups.work, domain, i.lookups.dns.MX))
+	return err == nil && isNullMX(mx), err
+}
 
 // actions is what is negotiated: nothing that is not used (MLT-02).
 func (i *Inspector) actions() wire.OptAction {
