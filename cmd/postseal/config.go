@@ -187,8 +187,7 @@ func (e environment) first(name, otherwise string) string {
 	return cmp.Or(v, otherwise)
 }
 
-// defaults is the configuration without a file. Services that do not exist yet
-// listen nowhere.
+// defaults is the configuration without a file.
 func defaults(e environment) *Config {
 	state, run := e.folders()
 	none, _ := policy.NewRules(nil)
@@ -198,7 +197,7 @@ func defaults(e environment) *Config {
 	}
 	return &Config{
 		Socketmap:  SocketmapConfig{ListenConfig: open("inet:127.0.0.1:8463"), Drain: 105 * time.Second},
-		Delegation: DelegationConfig{ListenConfig: open(), Deadline: 2 * time.Second},
+		Delegation: DelegationConfig{ListenConfig: open("inet:127.0.0.1:8464"), Deadline: 2 * time.Second},
 		Milter:     MilterConfig{ListenConfig: open("inet:127.0.0.1:8465"), Breaker: milter.Breaker{Window: 200, Share: 0.5}},
 		HTTP:       open("inet:127.0.0.1:8466"),
 		Control:    ControlConfig{Listen: "unix:" + filepath.Join(run, "control.sock"), UnixMode: 0o600},

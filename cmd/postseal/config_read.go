@@ -40,7 +40,6 @@ func (r *reading) read(c *Config) (rules []*table) {
 	delegation := top.section("delegation")
 	delegation.listen(&c.Delegation.ListenConfig)
 	delegation.duration("deadline", &c.Delegation.Deadline, minDeadline, maxDeadline)
-	delegation.notYet(&c.Delegation.ListenConfig)
 
 	r.readMilter(top.section("milter"), &c.Milter)
 
@@ -90,14 +89,6 @@ func (t *table) listen(c *ListenConfig) {
 func (t *table) socket(mode *fs.FileMode, group *string) {
 	valueOf(t, "unix_mode", `a mode such as "0660"`, mode, fileMode)
 	valueOf(t, "unix_group", "a group", group, groupName)
-}
-
-// notYet refuses to configure a service that this version does not have:
-// Postfix would be sent to a port that nobody listens on.
-func (t *table) notYet(c *ListenConfig) {
-	if len(c.Listen) > 0 {
-		t.fail("listen", "this version has no %s service yet; write listen = []", t.way)
-	}
 }
 
 // servers reads the list of name servers.

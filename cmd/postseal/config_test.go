@@ -313,7 +313,7 @@ func TestConfig_Refused(t *testing.T) {
 		{"[cache]\npath = ''", "absolute path"},
 		{"[cache]\npath = 'postseal.db'", "absolute path"},
 		{"[ledger]\npath = '/var/lib/'", "absolute path"},
-		{"[delegation]\nlisten = ['inet:127.0.0.1:8464']", "postseal.toml:2: delegation.listen: this version has no delegation service yet; write listen = []"},
+		{"[delegation]\nlisten = ['inet:127.0.0.1:8463']", `delegation.listen[0]: "inet:127.0.0.1:8463" is taken by [socketmap]`},
 		{"[http]\nlisten = ['inet:127.0.0.1:8463']", `http.listen[0]: "inet:127.0.0.1:8463" is taken by [socketmap]`},
 	} {
 		_, _, err := load(t, tt.text)

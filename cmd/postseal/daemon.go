@@ -25,6 +25,7 @@ import (
 	"github.com/postseal/postseal/internal/resolver"
 	"github.com/postseal/postseal/milter"
 	"github.com/postseal/postseal/policy"
+	"github.com/postseal/postseal/policy/delegation"
 	"github.com/postseal/postseal/policy/mtasts"
 	"github.com/postseal/postseal/policy/socketmap"
 	"github.com/postseal/postseal/systemd"
@@ -45,6 +46,7 @@ type daemon struct {
 	socketmap *socketmap.Server
 	inspector *milter.Inspector
 	milter    *milter.Server
+	delegated *delegation.Server
 	signed    *signedDomains
 	answering sync.WaitGroup // listeners of the socketmap that are still served
 	sockets   *sockets
@@ -105,6 +107,7 @@ func newDaemon(ctx context.Context, opts *globalOptions, logger *slog.Logger) (*
 	if err := d.newMilter(cfg); err != nil {
 		return nil, errors.Join(err, d.store.Close())
 	}
+	d.newDelegation(cfg)
 	d.postfix = newPostfixWatch(d)
 	return d, nil
 }
@@ -252,6 +255,7 @@ func (d *daemon) socketsDrained(err error) {
 func (d *daemon) cutConnections() {
 	d.socketmap.Close()
 	d.milter.Close()
+	d.delegated.Close()
 }
 
 func (d *daemon) tell(what string, err error) {
@@ -294,6 +298,7 @@ func (d *daemon) listen(ctx context.Context, c *Config) error {
 	}
 	return errors.Join(
 		d.sockets.apply(ctx, service{name: "milter", serve: d.serveMilter}, places(c.Milter.ListenConfig)),
+		d.sockets.apply(ctx, service{name: "delegation", serve: d.serveDelegation}, places(c.Delegation.ListenConfig)),
 		d.sockets.apply(ctx, service{name: "http", serve: serveHTTP(d.httpHandler())}, places(c.HTTP)),
 		d.sockets.apply(ctx, service{name: "control", serve: serveHTTP((&control{d}).handler())}, places(commands)),
 	)
@@ -364,6 +369,9 @@ func (d *daemon) reload() error {
 	}
 	if old.Socketmap.Drain != cfg.Socketmap.Drain {
 		d.log.Warn("[socketmap] drain takes effect at a restart", "drain", cfg.Socketmap.Drain)
+	}
+	if old.Delegation.Deadline != cfg.Delegation.Deadline {
+		d.log.Warn("[delegation] deadline takes effect at a restart", "deadline", cfg.Delegation.Deadline)
 	}
 	if err := d.listen(d.serving, cfg); err != nil { // also when the drain has begun
 		return errors.Join(err, d.resolver.Reconfigure(d.resolverConfig(old)))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/postseal/postseal/milter"
 	"github.com/postseal/postseal/milter/align"
+	"github.com/postseal/postseal/policy/delegation"
 )
 
 const findingsFolder = "../../docs/findings"
@@ -166,6 +167,34 @@ func TestDocumentedConfigurationLoads(t *testing.T) {
 			if _, _, err := load(t, block); err != nil {
 				t.Errorf("%s:\n%s%v", path, block, err)
 			}
+		}
+	}
+}
+
+// TestDelegationMetricsAreDocumented: docs/operations.md names the metrics of policy
+// delegation, and no others.
+func TestDelegationMetricsAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := prometheus.NewRegistry()
+	newAnswers(registry).WithLabelValues("dunno", reasonNone)
+	registerDelegation(registry, &delegation.Server{})
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range families {
+		names = append(names, f.GetName())
+		if !strings.Contains(string(page), "`"+f.GetName()+"`") {
+			t.Errorf("docs/operations.md does not name %s", f.GetName())
+		}
+	}
+	for _, name := range regexp.MustCompile(`postseal_delegation_[a-z_]+`).FindAllString(string(page), -1) {
+		if !slices.Contains(names, name) {
+			t.Errorf("docs/operations.md: there is no metric %s", name)
 		}
 	}
 }

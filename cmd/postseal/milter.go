@@ -25,21 +25,30 @@ func milterSettings(c *Config) milter.Settings {
 
 // milterDNS is the resolver in the milter's terms. What is no name in the DNS is
 // absent; it was never asked for.
-type milterDNS struct{ *resolver.Resolver }
+type milterDNS struct{ asker }
+
+// asker is what the milter needs of a resolver.Resolver.
+type asker interface {
+	TXT(ctx context.Context, name string) (resolver.Answer[string], error)
+	MX(ctx context.Context, name string) (resolver.Answer[resolver.MX], error)
+	A(ctx context.Context, name string) (resolver.Answer[netip.Addr], error)
+	AAAA(ctx context.Context, name string) (resolver.Answer[netip.Addr], error)
+	PTR(ctx context.Context, addr netip.Addr) (resolver.Answer[string], error)
+}
 
 // badNameLasts is how long it is remembered that a name cannot exist.
 const badNameLasts = time.Hour
 
 func (d milterDNS) TXT(ctx context.Context, name string) (milter.Records[string], error) {
-	return records(d.Resolver.TXT(ctx, name))
+	return records(d.asker.TXT(ctx, name))
 }
 
 func (d milterDNS) PTR(ctx context.Context, addr netip.Addr) (milter.Records[string], error) {
-	return records(d.Resolver.PTR(ctx, addr))
+	return records(d.asker.PTR(ctx, addr))
 }
 
 func (d milterDNS) MX(ctx context.Context, name string) (milter.Records[milter.Exchanger], error) {
-	found, err := records(d.Resolver.MX(ctx, name))
+	found, err := records(d.asker.MX(ctx, name))
 	r := milter.Records[milter.Exchanger]{NXDomain: found.NXDomain, TTL: found.TTL}
 	for _, x := range found.Values {
 		r.Values = append(r.Values, milter.Exchanger{Preference: x.Preference, Host: x.Host})
@@ -50,8 +59,8 @@ func (d milterDNS) MX(ctx context.Context, name string) (milter.Records[milter.E
 func (d milterDNS) Addresses(ctx context.Context, name string) (milter.Records[netip.Addr], error) {
 	var four, six milter.Records[netip.Addr]
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) { four, err = records(d.Resolver.A(ctx, name)); return err })
-	g.Go(func() (err error) { six, err = records(d.Resolver.AAAA(ctx, name)); return err })
+	g.Go(func() (err error) { four, err = records(d.asker.A(ctx, name)); return err })
+	g.Go(func() (err error) { six, err = records(d.asker.AAAA(ctx, name)); return err })
 	if err := g.Wait(); err != nil {
 		return milter.Records[netip.Addr]{}, err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/postseal/postseal/internal/resolver/resolvertest"
 	"github.com/postseal/postseal/milter"
+	"github.com/postseal/postseal/policy/delegation"
 	"github.com/postseal/postseal/policy/socketmap"
 )
 
@@ -52,7 +53,7 @@ func heeding(t *testing.T) (d *daemon, signals chan os.Signal, drained <-chan st
 	d = testDaemon(t, standing{DNS: &resolvertest.DNS{}})
 	d.opts = &globalOptions{configPath: pipe, configSet: true}
 	d.log = slog.New(slog.DiscardHandler)
-	d.socketmap, d.milter = &socketmap.Server{}, &milter.Server{}
+	d.socketmap, d.milter, d.delegated = &socketmap.Server{}, &milter.Server{}, &delegation.Server{}
 	life, end := context.WithCancel(context.Background())
 	serving, drain := context.WithCancel(life)
 	d.serving = serving
