@@ -161,11 +161,12 @@ func (p *port) finish(cancel context.CancelFunc) {
 	}()
 	for _, step := range []struct {
 		after time.Duration
-		begin func()
 		end   func(*Conn)
+		then  func()
 	}{
-		{p.Grace, func() {}, (*Conn).dismiss},
-		{p.Finish, cancel, func(c *Conn) { c.Close() }},
+		{p.Grace, (*Conn).dismiss, func() {}},
+		// The context last: what a Handler says because it ended is no answer.
+		{p.Finish, func(c *Conn) { c.Close() }, cancel},
 	} {
 		select {
 		case <-gone:
@@ -173,10 +174,10 @@ func (p *port) finish(cancel context.CancelFunc) {
 		case <-time.After(step.after):
 		case <-p.all.closed():
 		}
-		step.begin()
 		for _, c := range p.conns() {
 			step.end(c)
 		}
+		step.then()
 	}
 	<-gone
 }
