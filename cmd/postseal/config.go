@@ -50,6 +50,7 @@ type ListenConfig struct {
 	Listen    []string    // "inet:HOST:PORT", "unix:/absolute/path"
 	UnixMode  fs.FileMode // of unix: sockets
 	UnixGroup string      // their group; empty: the daemon's own
+	Asked     bool        // the file says where to listen; else it is the default
 }
 
 // SocketmapConfig is [socketmap].

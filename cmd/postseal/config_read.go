@@ -82,6 +82,7 @@ func (r *reading) readDestinations(top *table, c *Config) {
 }
 
 func (t *table) listen(c *ListenConfig) {
+	_, c.Asked = t.values["listen"]
 	listOf(t, "listen", "addresses", &c.Listen, listenAddress)
 	t.socket(&c.UnixMode, &c.UnixGroup)
 }

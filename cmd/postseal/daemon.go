@@ -431,9 +431,15 @@ type readiness struct {
 	Detail []string `json:"detail"`
 }
 
+// needed: a milter that nobody has asked for, and whose default address somebody
+// else has, is no reason to call the daemon unready.
+func (d *daemon) needed(service string) bool {
+	return service != "milter" || d.config().Milter.Asked
+}
+
 func (d *daemon) readiness() readiness {
-	r := readiness{Detail: d.sockets.trouble()}
-	r.Ready = len(r.Detail) == 0
+	detail, grave := d.sockets.trouble(d.needed)
+	r := readiness{Detail: detail, Ready: !grave}
 	if err := d.store.Err(); err != nil {
 		r.Detail = append(r.Detail, "store: "+err.Error())
 	}

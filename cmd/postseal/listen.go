@@ -334,18 +334,19 @@ func (s *sockets) close() {
 	}
 }
 
-// trouble lists the sockets that are not open.
-func (s *sockets) trouble() []string {
+// trouble lists the sockets that are not open. Grave: one of them is of a service
+// that is needed.
+func (s *sockets) trouble(needed func(service string) bool) (all []string, grave bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var all []string
 	for _, k := range s.open {
 		if !k.bound {
 			all = append(all, fmt.Sprintf("%s %s: %v", k.service, k.address, k.err))
+			grave = grave || needed(k.service)
 		}
 	}
 	slices.Sort(all)
-	return all
+	return all, grave
 }
 
 // Limits of the HTTP servers; their peers are local, but may be slow or broken.

@@ -116,7 +116,7 @@ func TestSockets_TakenBackWhileDraining(t *testing.T) {
 		}
 		asks(t, old)
 		old.Close()
-		if problems := d.sockets.trouble(); len(problems) != 0 {
+		if problems := troubles(d); len(problems) != 0 {
 			t.Errorf("%s: %q", address, problems)
 		}
 		// The drain ends; the socket that was put back stays.
@@ -186,13 +186,13 @@ func TestSockets_RetryAndFailure(t *testing.T) {
 	if err := d.sockets.apply(ctx, svc, []place{p}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "served again", func() bool { return count() == 2 && len(d.sockets.trouble()) == 0 })
+	eventually(t, "served again", func() bool { return count() == 2 && len(troubles(d)) == 0 })
 
 	later := place{address: "unix:" + dir + "/later/s", mode: 0o600}
 	if err := d.sockets.apply(ctx, svc, []place{p, later}); err != nil {
 		t.Fatal(err)
 	}
-	if len(d.sockets.trouble()) != 1 {
+	if len(troubles(d)) != 1 {
 		t.Error("no trouble")
 	}
 	if err := d.sockets.apply(ctx, svc, []place{p}); err != nil {
@@ -202,7 +202,35 @@ func TestSockets_RetryAndFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.Sleep(10 * d.sockets.again)
-	if _, err := os.Stat(dir + "/later/s"); err == nil || count() != 2 || len(d.sockets.trouble()) != 0 {
-		t.Errorf("%v, served %d times, %q", err, count(), d.sockets.trouble())
+	if _, err := os.Stat(dir + "/later/s"); err == nil || count() != 2 || len(troubles(d)) != 0 {
+		t.Errorf("%v, served %d times, %q", err, count(), troubles(d))
+	}
+}
+
+func troubles(d *daemon) []string {
+	all, _ := d.sockets.trouble(func(string) bool { return true })
+	return all
+}
+
+// A milter at its default address that somebody else has is told, and no reason to
+// be unready; one that the configuration names is.
+func TestReadiness_MilterByDefault(t *testing.T) {
+	for _, asked := range []bool{false, true} {
+		d := &daemon{}
+		d.cfg.Store(&Config{Milter: MilterConfig{ListenConfig: ListenConfig{Asked: asked}}})
+		d.sockets = newSockets(d, nil)
+		d.sockets.open["milter x"] = &socket{service: "milter", place: place{address: "x"}, err: errors.New("in use")}
+		if all, grave := d.sockets.trouble(d.needed); grave != asked || len(all) != 1 {
+			t.Errorf("asked %v: %q, grave %v", asked, all, grave)
+		}
+		d.sockets.open["http y"] = &socket{service: "http", place: place{address: "y"}, err: errors.New("in use")}
+		if _, grave := d.sockets.trouble(d.needed); !grave {
+			t.Error("a socket of another service is not open")
+		}
+	}
+	for text, want := range map[string]bool{"": false, "[milter]\nadd_header = true": false, "[milter]\nlisten = ['inet:127.0.0.1:1']": true} {
+		if c := mustLoad(t, text); c.Milter.Asked != want {
+			t.Errorf("%q: asked %v", text, c.Milter.Asked)
+		}
 	}
 }
