@@ -129,7 +129,7 @@ func ParseForwarder(text string) (Forwarder, error) {
 	switch {
 	case !errors.As(err, &bad):
 		return Forwarder{}, err
-	case text == authenticated || text == local:
+	case fold(text) == authenticated || fold(text) == local:
 		return Forwarder{}, fmt.Errorf("%q is a word of outgoing; write logins or networks, \"127.0.0.1\" for sendmail(1)", text)
 	case text == "" || strings.Contains(text, "/") || strings.ContainsFunc(text, blank):
 		return Forwarder{}, fmt.Errorf("%.100q is neither a login nor a network", text)
