@@ -1,6 +1,6 @@
 # One way to do each thing. `make test` is what CI runs.
 GO ?= go
-FUZZTIME ?= 5s
+FUZZTIME ?= 3s
 VERSION ?=
 LDFLAGS := -s -w $(if $(VERSION),-X main.version=$(VERSION))
 
