@@ -94,7 +94,7 @@ func FuzzField(f *testing.F) {
 	f.Fuzz(func(t *testing.T, value string, at uint, c byte) {
 		field := "X-F : " + value + "\r\n"
 		if !whole(field) {
-			t.Skip("would be more than one field")
+			return // it would be more than one field
 		}
 		simple := ed25519Template("h=From:X-F")
 		simple.fields = []string{"From: Ann <ann@ex.test>\r\n", field}
