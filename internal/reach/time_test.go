@@ -159,12 +159,14 @@ func TestTurns(t *testing.T) {
 				h.ehlo = ehlo250None
 				time.Sleep(time.Second)
 				h.serve(there)
+			}()
+			// Counted where the prober lets go: the host hears of it only later.
+			return &closer{here, sync.OnceFunc(func() {
 				mu.Lock()
+				defer mu.Unlock()
 				count(address, -1)
 				count("all", -1)
-				mu.Unlock()
-			}()
-			return here, nil
+			})}, nil
 		}
 		var all sync.WaitGroup
 		for i := range 40 {
@@ -193,6 +195,17 @@ func TestTurns(t *testing.T) {
 			t.Error("somebody is still waiting")
 		}
 	})
+}
+
+// closer says when its connection is closed.
+type closer struct {
+	net.Conn
+	closing func()
+}
+
+func (c *closer) Close() error {
+	c.closing()
+	return c.Conn.Close()
 }
 
 func TestWaitingEndsWithTheContext(t *testing.T) {
