@@ -64,6 +64,18 @@ type Config struct {
 	Logger   *slog.Logger
 	// Registerer takes the metrics; nil: none are kept anywhere.
 	Registerer prometheus.Registerer
+
+	// Reach probes mail hosts for rules whose recipients may be refused; nil: none is.
+	Reach Reach
+	// Route says why rules for a recipient domain do not bind, because Postfix hands
+	// its mail to another host than its mail exchangers: "relayhost = [smart.example]".
+	// Empty: it does not. It may take seconds. Nil: all mail goes by the MX records.
+	Route func(ctx context.Context, domain string) string
+	// Secured returns when the mail hosts of a destination were last seen to offer
+	// what a rule demands, before this process began; zero: never. Nil: not known.
+	Secured func(destination string) time.Time
+	// Observer is told about destinations under rules; nil: nobody.
+	Observer Observer
 }
 
 // Engine answers what Postfix shall be told about a destination. It gathers
@@ -98,6 +110,7 @@ type Engine struct {
 	sets      knownSets
 	outbound  outbound
 	writer    writer
+	alarms    alarms
 	armed     armed
 	clock     clockWatch
 	born      time.Time      // looked counts from it
@@ -132,6 +145,7 @@ func New(c Config) (*Engine, error) {
 	e.held.init(e)
 	e.life, e.end = context.WithCancel(context.Background())
 	e.metrics = newMetrics(c.Registerer, e)
+	e.alarms.log, e.alarms.gauge = e.log, e.metrics.alarms
 	e.writer.init(e)
 	e.unread.Store(true)
 	e.loadState()

@@ -17,6 +17,7 @@ type metrics struct {
 	testingWouldFail prometheus.Counter
 	unknownMap       prometheus.Counter
 	outboundBlocked  prometheus.Gauge
+	alarms           *prometheus.GaugeVec // alarm
 }
 
 func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
@@ -39,11 +40,16 @@ func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
 			Help: "Questions for a map name that does not exist."}),
 		outboundBlocked: prometheus.NewGauge(prometheus.GaugeOpts{Name: "postseal_policy_fetches_blocked",
 			Help: "1 when all policy fetches have failed for want of a connection."}),
+		alarms: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "postseal_alarms",
+			Help: "Alarms that stand, by kind; the log says about what."}, []string{"alarm"}),
+	}
+	for _, kind := range []AlarmKind{AlarmTLSLost, AlarmCertificate, AlarmRule, AlarmUnmatched, AlarmPath} {
+		m.alarms.WithLabelValues(string(kind)) // 0 is shown too
 	}
 	if r == nil {
 		return m
 	}
-	r.MustRegister(m.answers, m.would, m.latency, m.failures, m.fetches, m.mismatches, m.testingWouldFail, m.unknownMap, m.outboundBlocked)
+	r.MustRegister(m.answers, m.would, m.latency, m.failures, m.fetches, m.mismatches, m.testingWouldFail, m.unknownMap, m.outboundBlocked, m.alarms)
 	count := func(name, help string, labels prometheus.Labels, f func() float64) {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f))
 	}

@@ -53,6 +53,17 @@ type Rule struct {
 	Until time.Time
 	// Monitor: counted and logged, not answered.
 	Monitor bool
+	// Unreachable says what becomes of recipients none of whose mail hosts offers
+	// what the rule demands.
+	Unreachable Unreachable
+	// RefuseAfter is how long UnreachableRefuse defers first, counted from the
+	// first negative evidence.
+	RefuseAfter time.Duration
+	// Text is told to who wrote a mail that is refused; public, unlike Reason.
+	Text string
+	// Sender holds address patterns instead of Match: mail of these senders must be
+	// encrypted wherever it goes. "user@example.com", "@example.com", "@.example.com".
+	Sender []string
 	// Source says where the rule stands, for people: "postseal.toml:12".
 	Source string
 	// text is the level as it was written, for the grammar of another version.
@@ -60,6 +71,9 @@ type Rule struct {
 	// note is what ParseRule allowed, but was hardly meant.
 	note string
 }
+
+// Demands tells whether mail under the rule goes out with TLS or not at all.
+func (r *Rule) Demands() bool { return r.Exempt == 0 && !lowering(r.Line.Level) }
 
 // Lowers tells whether the rule can make an answer weaker than it would be
 // without: exempt, none, may, dane (CMB-00).

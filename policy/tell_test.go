@@ -241,6 +241,7 @@ func TestMetrics(t *testing.T) {
 			"postseal_answer_seconds":                {},
 			"postseal_lookup_failures_total":         {"lookup"},
 			"postseal_policy_fetches_total":          {"result"},
+			"postseal_alarms":                        {"alarm"},
 			"postseal_sts_mx_mismatches_total":       {},
 			"postseal_sts_testing_would_fail_total":  {},
 			"postseal_unknown_map_total":             {},
