@@ -68,8 +68,8 @@ type Rule struct {
 	Source string
 	// text is the level as it was written, for the grammar of another version.
 	text string
-	// note is what ParseRule allowed, but was hardly meant.
-	note string
+	// notes are what ParseRule allowed, but was hardly meant.
+	notes []string
 }
 
 // Demands tells whether mail under the rule goes out with TLS or not at all.
@@ -104,19 +104,23 @@ const exempt = "exempt"
 
 // RuleText is a rule as it is written down. ParseRule reads it.
 type RuleText struct {
-	Match  []string
-	Level  string   // the right side of a policy line, or "exempt"
-	Exempt []string // "dane", "sts"; nil: not given
-	Reason string
-	Until  time.Time // see Rule.Until
-	Mode   string    // "enforce", "monitor"; empty: not given
-	Source string
+	Match       []string
+	Sender      []string // instead of Match
+	Level       string   // the right side of a policy line, or "exempt"; with Sender it may be empty
+	Exempt      []string // "dane", "sts"; nil: not given
+	Reason      string
+	Until       time.Time      // see Rule.Until
+	Mode        string         // "enforce", "monitor"; empty: not given
+	Unreachable string         // "queue", "defer", "refuse"; empty: not given
+	RefuseAfter *time.Duration // nil: not given
+	Text        string
+	Source      string
 }
 
 // RuleError says what is wrong with a rule, where it stands and how to write it.
 type RuleError struct {
 	Source string // of the rule, as given
-	Field  string // "match", "match[2]", "level", "exempt", "reason", "mode"
+	Field  string // "match", "match[2]", "sender[0]", "level", "exempt", "reason", "mode", "unreachable", "refuse_after", "text"
 	What   string // what is wrong
 	Fix    string // what to write instead; may be empty
 	Err    error  // the cause, nil without one
@@ -155,20 +159,16 @@ func ParseRule(t RuleText, v tlspolicy.Version) (Rule, error) {
 			errs = append(errs, e)
 		}
 	}
-	if len(t.Match) == 0 {
-		refuse(&RuleError{Field: "match", What: "missing", Fix: `write for example match = ["example.com"]`})
-	}
-	for i, text := range t.Match {
-		p, err := parsePattern(text)
-		if err != nil {
-			err.Field = fmt.Sprintf("match[%d]", i)
-			refuse(err)
-			continue
-		}
-		r.Match = append(r.Match, p.String())
-	}
-	refuse(r.setLevel(t, v))
+	r.setMatch(t, refuse)
+	r.setSender(t, refuse)
+	level := r.setLevel(t, v)
+	refuse(level)
 	refuse(r.setExempt(t))
+	if level == nil {
+		refuse(r.setUnreachable(t))
+	}
+	refuse(r.setRefuseAfter(t))
+	refuse(r.setText(t))
 	if r.Reason == "" && (r.Exempt != 0 || len(errs) == 0 && r.Lowers()) {
 		refuse(&RuleError{Field: "reason", What: "missing: " + firstWord(r.text) + " can weaken what is answered",
 			Fix: `write why, for example reason = "their certificate expired, ticket 4711"`})
@@ -183,7 +183,25 @@ func ParseRule(t RuleText, v tlspolicy.Version) (Rule, error) {
 	return r, errors.Join(errs...)
 }
 
+func (r *Rule) setMatch(t RuleText, refuse func(*RuleError)) {
+	if len(t.Match) == 0 && len(t.Sender) == 0 {
+		refuse(&RuleError{Field: "match", What: "missing", Fix: `write for example match = ["example.com"]`})
+	}
+	for i, text := range t.Match {
+		p, err := parsePattern(text)
+		if err != nil {
+			err.Field = fmt.Sprintf("match[%d]", i)
+			refuse(err)
+			continue
+		}
+		r.Match = append(r.Match, p.String())
+	}
+}
+
 func (r *Rule) setLevel(t RuleText, v tlspolicy.Version) *RuleError {
+	if len(t.Sender) > 0 {
+		return r.setSenderLevel()
+	}
 	if r.text == "" {
 		return &RuleError{Field: "level", What: "missing", Fix: `write for example level = "encrypt"`}
 	}
@@ -236,7 +254,7 @@ func (r *Rule) setExempt(t RuleText) *RuleError {
 		// "exempt" exempts. Without it nothing is lowered.
 		r.Exempt = 0
 		if len(t.Exempt) > 0 {
-			r.note = fmt.Sprintf("exempt has no effect beside level %q; write level = \"exempt\", or leave exempt out", firstWord(r.text))
+			r.notes = append(r.notes, fmt.Sprintf("exempt has no effect beside level %q; write level = \"exempt\", or leave exempt out", firstWord(r.text)))
 		}
 		return nil
 	}
@@ -267,6 +285,6 @@ func firstWord(text string) string {
 
 // clone copies what a caller could still change.
 func (r Rule) clone() Rule {
-	r.Match = slices.Clone(r.Match)
+	r.Match, r.Sender, r.notes = slices.Clone(r.Match), slices.Clone(r.Sender), slices.Clone(r.notes)
 	return r
 }

@@ -16,6 +16,7 @@ type Rules struct {
 	name, parent map[string][]int32
 	port, host   map[hostPort][]int32
 	mx, mxBelow  map[string][]int32
+	sender       map[string][]int32 // by senderAddress.key
 	// The rules with an mx: pattern, in file order: the enforced ones that raise
 	// and that lower, and those that are monitored.
 	mxRaising, mxLowering, mxMonitored []int32
@@ -49,7 +50,7 @@ func NewRules(rules []Rule) (*Rules, error) {
 		rules: make([]Rule, len(rules)),
 		name:  map[string][]int32{}, parent: map[string][]int32{},
 		port: map[hostPort][]int32{}, host: map[hostPort][]int32{},
-		mx: map[string][]int32{}, mxBelow: map[string][]int32{},
+		mx: map[string][]int32{}, mxBelow: map[string][]int32{}, sender: map[string][]int32{},
 	}
 	var errs []error
 	for i := range rules {
@@ -69,8 +70,8 @@ func NewRules(rules []Rule) (*Rules, error) {
 func (rs *Rules) add(n int32) error {
 	r := &rs.rules[n]
 	overMX := false
-	if r.note != "" {
-		rs.warnings = append(rs.warnings, RuleWarning{r.Source, r.note})
+	for _, note := range r.notes {
+		rs.warnings = append(rs.warnings, RuleWarning{r.Source, note})
 	}
 	for i, text := range r.Match {
 		p, err := parsePattern(text)
@@ -89,6 +90,9 @@ func (rs *Rules) add(n int32) error {
 	if overMX {
 		list := rs.mxList(r)
 		*list = append(*list, n)
+	}
+	if err := rs.addSender(n); err != nil {
+		return err
 	}
 	if !r.Until.IsZero() {
 		rs.ends = append(rs.ends, r.Until)

@@ -265,9 +265,14 @@ func lastDay(r *policy.Rule) string {
 	return r.Until.Add(-2 * time.Hour).Format(time.DateOnly)
 }
 
+// matchText names what a rule is for, in a few words.
 func matchText(r *policy.Rule) string {
-	if len(r.Match) == 1 {
-		return r.Match[0]
+	list := r.Match
+	if len(r.Sender) > 0 {
+		list = r.Sender
 	}
-	return fmt.Sprintf("%s and %d more", r.Match[0], len(r.Match)-1)
+	if len(list) == 1 {
+		return list[0]
+	}
+	return fmt.Sprintf("%s and %d more", list[0], len(list)-1)
 }

@@ -148,15 +148,11 @@ func (t *table) rule(v tlspolicy.Version, source string) (rule policy.Rule, ok b
 	keep := func(into *string) func(string) error {
 		return func(s string) error { *into = s; return nil }
 	}
-	t.list("match", "destinations", func() {}, func(s string) error {
-		text.Match = append(text.Match, s)
-		return nil
-	})
+	as := func(s string) (string, error) { return s, nil }
+	listOf(t, "match", "destinations", &text.Match, as)
+	listOf(t, "sender", "addresses", &text.Sender, as)
 	t.text("level", "a level", keep(&text.Level))
-	t.list("exempt", "mechanisms", func() { text.Exempt = []string{} }, func(s string) error {
-		text.Exempt = append(text.Exempt, s)
-		return nil
-	})
+	listOf(t, "exempt", "mechanisms", &text.Exempt, as)
 	t.text("reason", "a reason", keep(&text.Reason))
 	t.text("mode", "a mode", func(s string) error {
 		_, err := word(modes[:2]...)(s)
@@ -164,6 +160,12 @@ func (t *table) rule(v tlspolicy.Version, source string) (rule policy.Rule, ok b
 		return err
 	})
 	t.until(&text.Until)
+	t.text("unreachable", "a word", keep(&text.Unreachable))
+	if _, given := t.values["refuse_after"]; given {
+		text.RefuseAfter = new(time.Duration)
+	}
+	t.duration("refuse_after", text.RefuseAfter, 0, policy.MaxRefuseAfter)
+	t.text("text", "a text", keep(&text.Text))
 	if len(t.errs) > before {
 		return policy.Rule{}, false
 	}

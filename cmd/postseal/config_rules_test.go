@@ -34,6 +34,16 @@ func TestCMB00_RuleErrorsNameTheirLine(t *testing.T) {
 		{"match = ['b.example']\nlevel = 'encrypt'\nuntil = 2027-02-30", "postseal.toml:9: impossible date"},
 		{"match = ['b.example']\nlevel = 'encrypt'\nreasn = 'r'", `postseal.toml:9: rule[1].reasn: unknown key; did you mean "reason"?`},
 		{"match = 'b.example'\nlevel = 'encrypt'", "postseal.toml:7: rule[1].match: want a list of destinations, in square brackets, not a string"},
+		{"match = ['b.example']\nlevel = 'encrypt'\nunreachable = 'reject'", `postseal.toml:9: rule[1].unreachable: "reject" is nothing that can be done with a recipient; write "queue", "defer" or "refuse"`},
+		{"match = ['b.example']\nlevel = 'may'\nreason = 'r'\nunreachable = 'refuse'", "postseal.toml:10: rule[1].unreachable: refuse is for rules that demand TLS"},
+		{"match = ['b.example']\nlevel = 'encrypt'\nrefuse_after = '7d'", `postseal.toml:9: rule[1].refuse_after: "7d" is no duration`},
+		{"match = ['b.example']\nlevel = 'encrypt'\nrefuse_after = '169h'", "postseal.toml:9: rule[1].refuse_after: \"169h\" is out of bounds: from 0s to 604800s"},
+		{"match = ['b.example']\nlevel = 'encrypt'\nrefuse_after = 3600", "postseal.toml:9: rule[1].refuse_after: want a duration such as \"5s\", in quotes, not an integer"},
+		{"match = ['b.example']\nlevel = 'encrypt'\ntext = 'für'", "postseal.toml:9: rule[1].text: character 'ü': it is part of an SMTP reply"},
+		{"sender = ['@a.example',\n 'b.example']", `postseal.toml:8: rule[1].sender[1]: "b.example": no address without an @; write "@b.example"`},
+		{"match = ['b.example']\nsender = ['@a.example']", "postseal.toml:8: rule[1].sender: beside match: "},
+		{"sender = ['@a.example']\nlevel = 'secure'", "postseal.toml:8: rule[1].level: \"secure\": all senders of such rules share the transport"},
+		{"sender = '@a.example'", "postseal.toml:7: rule[1].sender: want a list of addresses, in square brackets, not a string"},
 		{"match = ['b.example']\nlevel = 'encrypt'\nfloor = 'dane'", "postseal.toml:9: rule[1].floor: unknown key; it belongs in [tls_policy]"},
 	} {
 		_, _, err := load(t, before+tt.rule+"\n")
@@ -132,13 +142,24 @@ level = "encrypt"
 match = ["a.example"]
 level = "secure"
 until = "2999-12-31"
+[[rule]]
+sender = ["@a.example"]
+text = "ask postmaster"
+until = 2020-02-29
+[[rule]]
+sender = ["@b.example"]
+[[rule]]
+sender = ["a@b.example"]
 `)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
 		"postseal.toml:4: warning: the rule for a.example and 1 more ended on 2020-02-29 and is ignored",
+		"postseal.toml:15: warning: the rule for @a.example ended on 2020-02-29 and is ignored",
 		`postseal.toml:11: warning: match "a.example" is never reached: postseal.toml:8 matches it before`,
+		`postseal.toml:15: warning: text is shown to nobody without unreachable = "defer" or "refuse"`,
+		`postseal.toml:21: warning: sender "a@b.example" is never reached: postseal.toml:19 matches it before`,
 		`postseal.toml: warning: socketmap.listen: "inet:0.0.0.0:8463" can be reached from other hosts, and the protocol has no passwords`,
 	}
 	var got []string

@@ -114,7 +114,11 @@ func (w *tomlWriter) destinations(c *Config) {
 
 func (w *tomlWriter) rule(r *policy.Rule) {
 	fmt.Fprintf(w, "\n# %s\n[[rule]]\n", strings.Map(printable, r.Source))
-	w.list("match", r.Match)
+	if len(r.Sender) > 0 {
+		w.list("sender", r.Sender)
+	} else {
+		w.list("match", r.Match)
+	}
 	w.text("level", r.Level())
 	if r.Exempt != 0 {
 		w.list("exempt", r.Exempt.Names())
@@ -127,6 +131,15 @@ func (w *tomlWriter) rule(r *policy.Rule) {
 	}
 	if r.Monitor {
 		w.text("mode", "monitor")
+	}
+	if r.Unreachable != policy.UnreachableQueue {
+		w.text("unreachable", r.Unreachable.String())
+	}
+	if r.Unreachable == policy.UnreachableRefuse {
+		w.duration("refuse_after", r.RefuseAfter)
+	}
+	if r.Text != "" {
+		w.text("text", r.Text)
 	}
 }
 

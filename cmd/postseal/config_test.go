@@ -381,7 +381,9 @@ func TestConfig_Folders(t *testing.T) {
 // What the configuration means does not change by being shown and read again.
 func TestConfig_ShownAndReadAgain(t *testing.T) {
 	texts := []string{"", design(t), mailConfig, "[resolver]\nservers=['::1']\ntrust_ad=['192.0.2.1']\n[tls_policy]\npostfix_version='3.10.5'\n" +
-		"[[rule]]\nmatch=['a.example']\nlevel='encrypt { ciphers = high }'\nmode='monitor'\nreason=\"\"\"two\nlines \\\"quoted\\\" \\u0007 ü\"\"\"\n"}
+		"[[rule]]\nmatch=['a.example']\nlevel='encrypt { ciphers = high }'\nmode='monitor'\nreason=\"\"\"two\nlines \\\"quoted\\\" \\u0007 ü\"\"\"\n" +
+		"[[rule]]\nsender=['Boss@a.example', '@B.example', '@.c.example', '\"x y\"@d.example']\nunreachable='refuse'\nrefuse_after='90m'\ntext='\"ask\" us'\nmode='monitor'\n" +
+		"[[rule]]\nmatch=['b.example']\nlevel='secure'\nunreachable='defer'\n"}
 	for _, text := range texts {
 		c := mustLoad(t, text)
 		shown := c.TOML()
