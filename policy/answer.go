@@ -113,6 +113,9 @@ func (q *query) classified() bool {
 // is only worth a debug line, unless mail will suffer from it.
 func (q *query) tellChange(before, a *answer) {
 	log, v, from := q.e.log, a.verdict, verdict{}
+	if q.d.mandatory {
+		log = log.With("map", EnforcedMap)
+	}
 	if before != nil {
 		from = before.verdict
 	}

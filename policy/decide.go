@@ -72,7 +72,15 @@ type Options struct {
 	Floor      Floor
 	Main       MainLevel
 	Capability Capability
+	// Mandatory: nothing goes in clear, whatever rule says so. It comes with
+	// FloorEncrypt.
+	Mandatory bool
 }
+
+// asWritten tells whether a rule is answered as the operator wrote it. Where TLS is
+// mandatory none, may and dane are raised to encrypt, and like encrypt select the
+// column; an exemption takes its mechanisms out of the column, and no more.
+func (o Options) asWritten(r *Rule) bool { return r.asWritten() && !(o.Mandatory && r.Lowers()) }
 
 // Row names a row of docs/decision-table.md, or what stood before it.
 type Row string
@@ -92,7 +100,7 @@ func Decide(e Evidence, o Options) Decision {
 	if r := e.Rule; e.AtLeastEncrypt && r != nil && r.asWritten() && r.Lowers() {
 		e.Rule = nil // a rule that raises stands before it and may yet apply
 	}
-	if e.Rule != nil && (e.Rule.asWritten() || e.Key.Literal && e.Rule.Exempt == 0) {
+	if e.Rule != nil && (o.asWritten(e.Rule) || e.Key.Literal && e.Rule.Exempt == 0 && !o.Mandatory) {
 		line := e.Rule.Line
 		if o.Capability == Plain {
 			line.Attrs = withoutSTS(line.Attrs)
@@ -101,6 +109,10 @@ func Decide(e Evidence, o Options) Decision {
 	}
 	if e.Key.Literal {
 		// RFC 8461 §3.4, RFC 7672 §2.2: an address has no policy.
+		if o.Mandatory {
+			c := column{Options: o, evidence: e}
+			return c.floor(c.withRule(Decision{Line: level(tlspolicy.Encrypt), Row: RowNone}))
+		}
 		return Decision{NotFound: true, Row: RowNone, Source: SourceFloor}
 	}
 	c := column{Options: o, evidence: e, hosts: survey(e)}

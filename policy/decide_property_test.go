@@ -98,6 +98,9 @@ func TestPFX06_PFX09_DecideIsReadAsMeant(t *testing.T) {
 			Main:       MainLevel(rapid.IntRange(0, 2).Draw(t, "main")),
 			Capability: Capability(rapid.IntRange(0, 2).Draw(t, "capability")),
 		}
+		if rapid.IntRange(0, 3).Draw(t, "mandatory") == 0 {
+			o.Floor, o.Main, o.Mandatory = FloorEncrypt, MainUpToDANE, true
+		}
 		v, err := tlspolicy.ParseVersion(rapid.SampledFrom(versions[o.Capability]).Draw(t, "version"))
 		if err != nil {
 			t.Fatal(err)
@@ -140,7 +143,7 @@ func checkReply(t *rapid.T, e Evidence, o Options, d Decision, v tlspolicy.Versi
 	if level != d.Line.Level.String() || !slices.Equal(attrs, d.Line.Attrs) {
 		t.Fatalf("Postfix %s reads %s %.500q, meant was %s %.500q", v, level, attrs, d.Line.Level, d.Line.Attrs)
 	}
-	ruled := e.Rule != nil && e.Rule.asWritten()
+	ruled := e.Rule != nil && o.asWritten(e.Rule)
 	for _, a := range attrs {
 		switch a.Name {
 		case "match":
@@ -193,7 +196,7 @@ func checkMatch(t *rapid.T, e Evidence, match string) {
 
 // checkStrength: never weaker than rule, policy, DANE and main.cf demand.
 func checkStrength(t *rapid.T, e Evidence, o Options, d Decision) {
-	lowered := e.Rule != nil && e.Rule.asWritten() && !(e.AtLeastEncrypt && e.Rule.Lowers())
+	lowered := e.Rule != nil && o.asWritten(e.Rule) && !(e.AtLeastEncrypt && e.Rule.Lowers())
 	if lowered {
 		if d.String() != "OK "+e.Rule.Line.String() {
 			t.Fatalf("rule %q answered %q", e.Rule.Level(), d)

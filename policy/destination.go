@@ -9,8 +9,8 @@ import (
 	"github.com/postseal/postseal/policy/dane"
 )
 
-// The memory of the engine: domains, the keys that are more than a domain, and
-// the mail hosts, which many domains share. A name without a policy should cost
+// The memory of the engine: domains, the keys that are more than a domain or are
+// asked for by a transport that enforces TLS, and the mail hosts, which many domains share. A name without a policy should cost
 // no more than 350 bytes of heap, so times are int64 and what is rare is behind
 // a pointer.
 
@@ -20,6 +20,8 @@ type destination struct {
 	memo   atomic.Pointer[memo]
 	domain *domain       // whose evidence counts; itself for a plain domain
 	asked  atomic.Uint32 // Unix minutes of the last question
+	// mandatory: what is asked for through EnforcedMap, with a memo of its own.
+	mandatory bool
 }
 
 // memo is a remembered answer. It holds as long as its plan is the engine's, the

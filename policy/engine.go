@@ -13,6 +13,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/postseal/postseal/cache"
+	"github.com/postseal/postseal/internal/postfix/tlspolicy"
 	"github.com/postseal/postseal/policy/dane"
 	"github.com/postseal/postseal/policy/mtasts"
 )
@@ -97,6 +98,7 @@ type Engine struct {
 	planMu  sync.Mutex // one change of plan at a time
 	domains *cache.Memory[domain]
 	others  *cache.Memory[destination]
+	secured *cache.Memory[destination] // by EnforcedMap
 	hosts   *cache.Memory[host]
 	common  sync.Map // interned answers, by text and plan
 	warming sync.Map // keys that Warm gathers for
@@ -141,6 +143,7 @@ func New(c Config) (*Engine, error) {
 	e.clock.last = e.born
 	e.domains = cache.NewMemory(cache.Options[domain]{Limit: MaxNames, Protected: (*domain).protected, Used: (*domain).lastAsked})
 	e.others = cache.NewMemory(cache.Options[destination]{Limit: MaxNames / 4, Used: (*destination).lastAsked})
+	e.secured = cache.NewMemory(cache.Options[destination]{Limit: MaxNames / 4, Used: (*destination).lastAsked})
 	e.hosts = cache.NewMemory(cache.Options[host]{Limit: MaxHosts, Protected: (*host).inFlight, Used: (*host).lastUsed})
 	e.held.init(e)
 	e.life, e.end = context.WithCancel(context.Background())
@@ -212,19 +215,22 @@ func (e *Engine) ServeSocketmap(ctx context.Context, dst, mapName, key []byte) [
 		e.metrics.unknownMap.Inc()
 		// PFX-02: PERM would defer all mail.
 		e.unknown.Do(func() {
-			e.log.Warn("unknown map name asked for; NOTFOUND", "map", printable(mapName), "known", MapNames)
+			e.log.Warn("unknown map name asked for; NOTFOUND", "map", printable(mapName), "known", append(MapNames[:], SenderMap))
 		})
 		return append(dst, notFound...)
 	}
+	if kind == mapSender {
+		return e.serveSender(dst, key, start)
+	}
 	p := e.plan.Load()
-	if d := e.remembered(key); d != nil {
+	if d := e.rememberedBy(kind, key); d != nil {
 		now := start.UnixNano()
 		if m := d.current(now, p); m != nil {
 			d.touch(start)
 			if now >= m.renew.Load() {
 				e.renew(d, m, start)
 			}
-			return e.give(dst, m.answer, kind, start)
+			return e.give(dst, m.answer, kind.column(), start)
 		}
 	}
 	return e.ask(ctx, dst, kind, key, start)
@@ -250,6 +256,13 @@ func (e *Engine) remembered(key []byte) *destination {
 	return e.others.Get(key)
 }
 
+func (e *Engine) rememberedBy(kind mapKind, key []byte) *destination {
+	if kind == mapEnforced {
+		return e.secured.Get(key)
+	}
+	return e.remembered(key)
+}
+
 // ask is the long way: the key is new, or its answer no longer holds.
 func (e *Engine) ask(ctx context.Context, dst []byte, kind mapKind, key []byte, start time.Time) []byte {
 	k, err := ParseKey(string(key))
@@ -258,15 +271,23 @@ func (e *Engine) ask(ctx context.Context, dst []byte, kind mapKind, key []byte, 
 			e.invalid.Do(func() {
 				e.log.Info("answered NOTFOUND without a look-up", "key", printable(key), "reason", err)
 			})
+			if kind == mapEnforced && !e.plan.Load().Monitor {
+				// What cannot be a destination cannot be told to go in clear either.
+				e.metrics.answers.WithLabelValues(tlspolicy.Encrypt.String(), string(SourceFloor)).Inc()
+				return append(append(dst, "OK "...), tlspolicy.Encrypt.String()...)
+			}
 		}
 		e.metrics.answers.WithLabelValues("NOTFOUND", string(SourceFloor)).Inc()
 		return append(dst, notFound...)
 	}
 	d := e.destination(k)
+	if kind == mapEnforced {
+		d = e.mandatory(k)
+	}
 	d.touch(start)
 	q := e.newQuery(k, d)
 	q.wait(ctx, start.Add(q.plan.patience()))
-	return e.give(dst, q.answer(), kind, start)
+	return e.give(dst, q.answer(), kind.column(), start)
 }
 
 // destination finds or makes the memory of a key.
@@ -276,16 +297,26 @@ func (e *Engine) destination(k Key) *destination {
 	if text == dom.key {
 		return &dom.destination
 	}
+	return destinationIn(e.others, text, dom, false)
+}
+
+// mandatory finds or makes the memory of a key that EnforcedMap is asked for. Its
+// evidence is that of every other question about the domain.
+func (e *Engine) mandatory(k Key) *destination {
+	return destinationIn(e.secured, k.String(), e.domain(k.Name), true)
+}
+
+func destinationIn(memory *cache.Memory[destination], text string, dom *domain, mandatory bool) *destination {
 	fresh := func() *destination {
-		d := &destination{key: text, domain: dom}
+		d := &destination{key: text, domain: dom, mandatory: mandatory}
 		d.asked.Store(minutes(time.Now()))
 		return d
 	}
-	d, _ := e.others.LoadOrStore(text, fresh)
+	d, _ := memory.LoadOrStore(text, fresh)
 	if d.domain != dom {
 		// The domain that this key looked at was evicted, and is another now.
-		e.others.Delete(text)
-		d, _ = e.others.LoadOrStore(text, fresh)
+		memory.Delete(text)
+		d, _ = memory.LoadOrStore(text, fresh)
 	}
 	return d
 }

@@ -82,14 +82,14 @@ func TestPFX22_PFX23_MapNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		attributes := " policy_type=sts policy_domain=ex.test mx_host_pattern=*.ex.test { policy_string = version: STSv1 } { policy_string = mode: enforce } { policy_string = mx: *.ex.test } { policy_string = max_age: 604800 }"
 		with, reported := "OK secure match=.ex.test servername=hostname"+attributes, secureReply+attributes
-		for version, want := range map[string][4]string{ // postseal, QUERY, postfix, QUERYwithTLSRPT
-			"":        {secureReply, secureReply, secureReply, reported},
-			"3.7":     {secureReply, secureReply, secureReply, secureReply},
-			"3.10":    {reported, secureReply, secureReply, reported},
-			"3.10.4":  {reported, secureReply, secureReply, reported},
-			"3.10.5":  {with, secureReply, secureReply, with},
-			"3.10.13": {with, secureReply, secureReply, with},
-			"3.11":    {with, secureReply, secureReply, with},
+		for version, want := range map[string][5]string{ // postseal, QUERY, postfix, QUERYwithTLSRPT, postseal-enforced
+			"":        {secureReply, secureReply, secureReply, reported, secureReply},
+			"3.7":     {secureReply, secureReply, secureReply, secureReply, secureReply},
+			"3.10":    {reported, secureReply, secureReply, reported, reported},
+			"3.10.4":  {reported, secureReply, secureReply, reported, reported},
+			"3.10.5":  {with, secureReply, secureReply, with, with},
+			"3.10.13": {with, secureReply, secureReply, with, with},
+			"3.11":    {with, secureReply, secureReply, with, with},
 		} {
 			w := start(t, signedZone, func(c *Config) {
 				if version != "" {

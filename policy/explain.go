@@ -21,28 +21,30 @@ const liveTimeout = 80 * time.Second
 
 // Explanation is everything behind an answer, in the shape of `explain --json`:
 // a stable interface. Every key is always there, with a value of its type: an
-// empty text or list, a zero or false for what there is not; null only for a rule
-// and for moments and in_policy, where zero would mean something. It never holds a
-// rule's reason.
+// empty text or list, a zero or false for what there is not; null only for a rule,
+// a sender, and for moments and in_policy, where zero would mean something. It
+// never holds a rule's reason.
 type Explanation struct {
-	Key      string            `json:"key"`
-	Level    string            `json:"level"` // of map name postseal, or "NOTFOUND"
-	Source   Source            `json:"source"`
-	Row      Row               `json:"row"`      // of docs/decision-table.md
-	Replies  map[string]string `json:"replies"`  // the exact reply by map name
-	Withheld string            `json:"withheld"` // the reply that mode monitor holds back
-	Rule     *RuleExplanation  `json:"rule"`
-	STS      STSExplanation    `json:"sts"`
-	DANE     DANEExplanation   `json:"dane"`
-	Postfix  string            `json:"postfix_version"` // empty: unknown
-	Warnings []string          `json:"warnings"`
-	At       time.Time         `json:"at"`
+	Key      string             `json:"key"`
+	Level    string             `json:"level"` // of map name postseal, or "NOTFOUND"
+	Source   Source             `json:"source"`
+	Row      Row                `json:"row"`      // of docs/decision-table.md
+	Replies  map[string]string  `json:"replies"`  // the exact reply by map name
+	Withheld string             `json:"withheld"` // the reply that mode monitor holds back
+	Rule     *RuleExplanation   `json:"rule"`
+	Sender   *SenderExplanation `json:"sender"` // null unless an address was asked about
+	STS      STSExplanation     `json:"sts"`
+	DANE     DANEExplanation    `json:"dane"`
+	Postfix  string             `json:"postfix_version"` // empty: unknown
+	Warnings []string           `json:"warnings"`
+	At       time.Time          `json:"at"`
 }
 
 // RuleExplanation names the operator's rule that applies.
 type RuleExplanation struct {
 	Level  string     `json:"level"`
 	Match  []string   `json:"match"`
+	Sender []string   `json:"sender"`
 	Source string     `json:"source"` // file and line
 	Until  *time.Time `json:"until"`  // null: no end
 }
@@ -167,7 +169,7 @@ func explainRule(r *Rule) *RuleExplanation {
 	if r == nil {
 		return nil
 	}
-	x := &RuleExplanation{Level: r.Level(), Match: append([]string{}, r.Match...), Source: r.Source}
+	x := &RuleExplanation{Level: r.Level(), Match: append([]string{}, r.Match...), Sender: append([]string{}, r.Sender...), Source: r.Source}
 	if !r.Until.IsZero() {
 		x.Until = &r.Until
 	}

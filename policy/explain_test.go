@@ -38,7 +38,7 @@ func keysOf(shape map[string]string, path string, v any) {
 func TestExplain_Contract(t *testing.T) {
 	const text, number, is, list, object, null = "string", "float64", "bool", "list", "object", "<nil>"
 	always := map[string]string{
-		"": object, ".key": text, ".level": text, ".source": text, ".row": text, ".replies": object, ".withheld": text, ".rule": null + "|" + object,
+		"": object, ".key": text, ".level": text, ".source": text, ".row": text, ".replies": object, ".withheld": text, ".rule": null + "|" + object, ".sender": null,
 		".postfix_version": text, ".warnings": list, ".at": text,
 		".sts": object, ".sts.state": text, ".sts.id": text, ".sts.mode": text, ".sts.mx": list, ".sts.max_age": number,
 		".sts.fetched_at": null + "|" + text, ".sts.expires_at": null + "|" + text, ".sts.checked_at": null + "|" + text, ".sts.error": text, ".sts.notes": list,
@@ -51,7 +51,7 @@ func TestExplain_Contract(t *testing.T) {
 		"": object, ".name": text, ".preference": number, ".addresses": list, ".authentic": is, ".tlsa": list, ".status": text, ".tried": list, ".error": text,
 		".in_policy": null + "|" + is, ".postfix": text,
 	}
-	rule := map[string]string{"": object, ".level": text, ".match": list, ".source": text, ".until": null + "|" + text}
+	rule := map[string]string{"": object, ".level": text, ".match": list, ".sender": list, ".source": text, ".until": null + "|" + text}
 	for _, c := range []struct{ name, key, zone, body, rule string }{
 		{"policy", "ex.test", tlsaZone, enforceBody, ""},
 		{"mode none", "ex.test", signedZone, "version: STSv1\nmode: none\nmax_age: 86400\n", ""},

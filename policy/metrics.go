@@ -10,6 +10,7 @@ import (
 type metrics struct {
 	answers          *prometheus.CounterVec // level, source
 	would            *prometheus.CounterVec // level
+	senders          [senderAnswers]prometheus.Counter
 	latency          prometheus.Histogram
 	failures         *prometheus.CounterVec // look-up
 	fetches          *prometheus.CounterVec // result
@@ -43,13 +44,18 @@ func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
 		alarms: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "postseal_alarms",
 			Help: "Alarms that stand, by kind; the log says about what."}, []string{"alarm"}),
 	}
+	senders := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postseal_sender_answers_total",
+		Help: "Answers about envelope senders: to the transport that enforces TLS, none of a rule, or withheld by mode monitor."}, []string{"answer"})
+	for a := range m.senders {
+		m.senders[a] = senders.WithLabelValues(senderAnswerNames[a])
+	}
 	for _, kind := range []AlarmKind{AlarmTLSLost, AlarmCertificate, AlarmRule, AlarmUnmatched, AlarmPath} {
 		m.alarms.WithLabelValues(string(kind)) // 0 is shown too
 	}
 	if r == nil {
 		return m
 	}
-	r.MustRegister(m.answers, m.would, m.latency, m.failures, m.fetches, m.mismatches, m.testingWouldFail, m.unknownMap, m.outboundBlocked, m.alarms)
+	r.MustRegister(m.answers, m.would, senders, m.latency, m.failures, m.fetches, m.mismatches, m.testingWouldFail, m.unknownMap, m.outboundBlocked, m.alarms)
 	count := func(name, help string, labels prometheus.Labels, f func() float64) {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f))
 	}

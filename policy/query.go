@@ -151,8 +151,10 @@ func (q *query) see() {
 // is unknown and a raising mx: rule stands before it.
 func (q *query) asWritten() bool {
 	r := q.finding.Rule
-	return r != nil && r.asWritten() && !(q.finding.AtLeastEncrypt && r.Lowers())
+	return r != nil && q.options(mapPostseal).asWritten(r) && !(q.finding.AtLeastEncrypt && r.Lowers())
 }
+
+func (q *query) options(k mapKind) Options { return q.plan.options(k, q.d.mandatory) }
 
 // lasts notes that something the answer rests on ends at t.
 func (q *query) lasts(t time.Time) {
@@ -264,14 +266,14 @@ func (q *query) needsMX() bool {
 
 // floorNeedsDANE: without STS, does the answer depend on the class?
 func (q *query) floorNeedsDANE() bool {
-	e := Evidence{Rule: q.finding.Rule, AtLeastEncrypt: q.finding.AtLeastEncrypt}
+	e, o := Evidence{Rule: q.finding.Rule, AtLeastEncrypt: q.finding.AtLeastEncrypt}, q.options(mapPostseal)
 	switch {
-	case q.plan.Floor == FloorInherit && q.plan.Main == MainStronger:
+	case o.Floor == FloorInherit && o.Main == MainStronger:
 		return false
 	case e.raised():
 		return true
 	}
-	return q.plan.Floor != FloorDANE
+	return o.Floor != FloorDANE
 }
 
 // needsHosts: with an insecure MX set only inherit without STS tells D5 from D0;
@@ -299,8 +301,8 @@ func (q *query) needsHosts() bool {
 			return false
 		}
 	}
-	e := Evidence{Rule: q.finding.Rule, AtLeastEncrypt: q.finding.AtLeastEncrypt}
-	return q.plan.Floor == FloorInherit && q.plan.Main == MainUpToDANE && !e.raised()
+	e, o := Evidence{Rule: q.finding.Rule, AtLeastEncrypt: q.finding.AtLeastEncrypt}, q.options(mapPostseal)
+	return o.Floor == FloorInherit && o.Main == MainUpToDANE && !e.raised()
 }
 
 // seeMX takes the MX set: of the domain, or the one host in brackets.
@@ -391,7 +393,7 @@ func (q *query) decide(k mapKind, enforced bool) Decision {
 	if q.plan.Monitor && !enforced {
 		return Decision{NotFound: true, Row: RowNotNeeded, Source: SourceFloor}
 	}
-	return Decide(q.weigh(enforced), q.plan.options(k))
+	return Decide(q.weigh(enforced), q.options(k))
 }
 
 func (q *query) monitoring() bool {

@@ -198,8 +198,11 @@ func (rs *Rules) senderShadow(a senderAddress, r *Rule) int32 {
 // where it is none, "boss+x" is held to what holds for "boss", which is no weaker.
 const extension = '+'
 
-// HasSenders tells whether a rule is for a class of senders.
-func (rs *Rules) HasSenders() bool { return rs != nil && len(rs.sender) > 0 }
+// EnforcesSenders tells whether Postfix is going to be told a transport for some
+// senders: a rule for them holds, and is not only monitored.
+func (rs *Rules) EnforcesSenders(now time.Time) bool {
+	return len(rs.where(func(r *Rule) bool { return len(r.Sender) > 0 && !r.Monitor && !r.Expired(now) })) > 0
+}
 
 // FindSender looks for the rules for mail of an envelope sender, as in MAIL FROM
 // without the angle brackets, in quotes or not. Rule and Monitored are as by Find.
@@ -210,7 +213,7 @@ func (rs *Rules) HasSenders() bool { return rs != nil && len(rs.sender) > 0 }
 // dict_sockmap.c: DICT_FLAG_PATTERN, so no partial keys), in either case.
 func (rs *Rules) FindSender(sender []byte, now time.Time) Finding {
 	at := bytes.LastIndexByte(sender, '@')
-	if !rs.HasSenders() || at < 0 {
+	if rs == nil || len(rs.sender) == 0 || at < 0 {
 		return Finding{}
 	}
 	var space [maxAddress]byte

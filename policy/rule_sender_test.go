@@ -102,6 +102,17 @@ func TestSender_FirstMatch(t *testing.T) {
 	}
 }
 
+func TestSender_Enforced(t *testing.T) {
+	now := time.Now()
+	rs := senderRules(t, RuleText{Match: []string{"a.example"}}, RuleText{Sender: []string{"@a.example"}, Mode: "monitor"}, RuleText{Sender: []string{"@b.example"}, Until: now})
+	if rs.EnforcesSenders(now) || (*Rules)(nil).EnforcesSenders(now) {
+		t.Error("monitored and expired rules count")
+	}
+	if !rs.EnforcesSenders(now.Add(-time.Second)) {
+		t.Error("a rule that holds does not count")
+	}
+}
+
 func source(r *Rule) string {
 	if r == nil {
 		return ""

@@ -78,11 +78,24 @@ const (
 	mapPostseal mapKind = iota // attributes as the version allows
 	mapPlain                   // QUERY, postfix: never attributes
 	mapTLSRPT                  // QUERYwithTLSRPT: attributes unless known to be too old
-	mapKinds
+	mapKinds                   // those above share the answer of a destination
+	mapEnforced                // mapPostseal where TLS is mandatory: an answer of its own
+	mapSender                  // no destination at all, but a sender
 )
 
-// MapNames are the map names that are answered.
-var MapNames = [...]string{"postseal", "QUERY", "postfix", "QUERYwithTLSRPT"}
+// MapNames are the map names that are answered about destinations.
+var MapNames = [...]string{"postseal", "QUERY", "postfix", "QUERYwithTLSRPT", EnforcedMap}
+
+const (
+	// EnforcedMap is for the smtp_tls_policy_maps of a transport by which no mail
+	// goes in clear.
+	EnforcedMap = "postseal-enforced"
+	// SenderMap is for sender_dependent_default_transport_maps.
+	SenderMap = "postseal-sender"
+	// EnforcedTransport is what SenderMap answers: the name of a service in
+	// master.cf, whose smtp_tls_policy_maps is EnforcedMap.
+	EnforcedTransport = "enforced"
+)
 
 func kindOf(mapName []byte) (mapKind, bool) {
 	switch string(mapName) {
@@ -92,12 +105,25 @@ func kindOf(mapName []byte) (mapKind, bool) {
 		return mapPlain, true
 	case "QUERYwithTLSRPT":
 		return mapTLSRPT, true
+	case EnforcedMap:
+		return mapEnforced, true
+	case SenderMap:
+		return mapSender, true
 	}
 	return 0, false
 }
 
+// column is the place of a kind in a destination's answer.
+func (k mapKind) column() mapKind {
+	if k == mapEnforced {
+		return mapPostseal
+	}
+	return k
+}
+
 // capability says what the Postfix behind a map understands (PFX-22, PFX-23).
 func (p Postfix) capability(k mapKind) Capability {
+	k = k.column()
 	attributes := p.Version.Known && p.Version.STSAttributes()
 	if k == mapPlain || k == mapPostseal && !attributes || k == mapTLSRPT && p.Version.Known && !attributes {
 		return Plain
@@ -140,6 +166,10 @@ func (p *plan) stsFor(k Key, r *Rule) (looked, counts bool) {
 	return true, p.STS == ModeEnforce && !p.relaxSTS
 }
 
-func (p *plan) options(k mapKind) Options {
+// options are those of a kind of map, and of mandatory destinations.
+func (p *plan) options(k mapKind, mandatory bool) Options {
+	if mandatory || k == mapEnforced {
+		return Options{Floor: FloorEncrypt, Capability: p.capability(k), Mandatory: true}
+	}
 	return Options{Floor: p.Floor, Main: p.Main, Capability: p.capability(k)}
 }

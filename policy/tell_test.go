@@ -239,6 +239,7 @@ func TestMetrics(t *testing.T) {
 			"postseal_answers_total":                 {"level", "source"},
 			"postseal_withheld_answers_total":        {"level"},
 			"postseal_answer_seconds":                {},
+			"postseal_sender_answers_total":          {"answer"},
 			"postseal_lookup_failures_total":         {"lookup"},
 			"postseal_policy_fetches_total":          {"result"},
 			"postseal_alarms":                        {"alarm"},

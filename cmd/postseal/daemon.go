@@ -412,6 +412,12 @@ func (d *daemon) alive() bool {
 
 // explain answers `postseal explain`.
 func (d *daemon) explain(ctx context.Context, key string, live bool) (policy.Explanation, error) {
+	if at := strings.LastIndexByte(key, '@'); at >= 0 {
+		x, err := d.explain(ctx, key[at+1:], live)
+		s := d.engine.ExplainSender(key)
+		x.Sender = &s
+		return x, err
+	}
 	if domain, ok := strings.CutPrefix(key, "."); ok {
 		if _, err := policy.ParseKey(domain); err == nil {
 			return explainParent(key), nil

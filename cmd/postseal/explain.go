@@ -26,6 +26,7 @@ func newExplainCommand(opts *globalOptions) *cobra.Command {
 		Long: `What Postfix is told for a destination, and why: the operator's rule, the MTA-STS
 record and policy, the mail hosts with their TLSA records, and what Postfix does
 at each of them. KEY is what Postfix asks for: example.com, [relay.example]:587.
+Of an address it is the domain, and what becomes of mail with that envelope sender.
 
 The text can be pasted to a partner's postmaster: the reason of a rule is not in
 it. It comes from the running daemon, or from a look-up of its own when none runs.`,
@@ -167,12 +168,15 @@ func writeExplanation(w io.Writer, x policy.Explanation) error {
 		}
 		p.item("rule", "%s for %s (%s%s)", x.Rule.Level, strings.Join(x.Rule.Match, ", "), x.Rule.Source, until)
 	}
+	if x.Sender != nil {
+		p.sender(x.Sender)
+	}
 	p.sts(x)
 	p.dane(x)
 	p.line("")
 	p.line("Replies to Postfix%s, by map name:", version3(x.Postfix))
 	for _, name := range policy.MapNames {
-		p.line("  %-15s %s", name, x.Replies[name])
+		p.line("  %-17s %s", name, x.Replies[name])
 	}
 	p.line("Looked at %s", x.At.Format(time.RFC3339))
 	return p.err
@@ -195,6 +199,20 @@ func verdict(x policy.Explanation) string {
 		return "no policy of its own; smtp_tls_security_level of main.cf decides (" + because + ")"
 	}
 	return fmt.Sprintf("%s (%s; row %s)", x.Level, because, x.Row)
+}
+
+// sender tells what becomes of mail with an envelope sender.
+func (p *page) sender(s *policy.SenderExplanation) {
+	held := ""
+	switch {
+	case s.Rule == nil:
+		p.item("as sender", "%s: of no [[rule]] with sender; its mail goes by default_transport", s.Address)
+		return
+	case s.Monitor:
+		held = "; mode monitor holds that back"
+	}
+	p.item("as sender", "%s: its mail goes by the transport %s, where %s is asked (rule for %s, %s)%s",
+		s.Address, policy.EnforcedTransport, policy.EnforcedMap, strings.Join(s.Rule.Sender, ", "), s.Rule.Source, held)
 }
 
 func (p *page) sts(x policy.Explanation) {

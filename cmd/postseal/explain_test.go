@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -52,6 +53,33 @@ func TestExplain_ParentsAndAddresses(t *testing.T) {
 	for _, key := range []string{".", "..", "..test", ".a..test"} {
 		if _, err := typed(t, "explain", key, "--config", config); exitCode(err) != exitFailure || !errors.Is(err, policy.ErrNoDestination) {
 			t.Errorf("%s: %v", key, err)
+		}
+	}
+}
+
+// An address is explained as the destination after its @, and as a sender.
+func TestExplain_Sender(t *testing.T) {
+	config, _ := worldWithoutDaemon(t)
+	f, err := os.OpenFile(config, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteString("\n[[rule]]\nsender = ['boss@e0.test']\nreason = 'secret'\n[[rule]]\nsender = ['@trial.test']\nmode = 'monitor'\n")
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ key, domain, reply, say string }{
+		{"Boss+x@e0.test", "e0.test", "OK enforced:", "as sender  Boss+x@e0.test: its mail goes by the transport enforced, where postseal-enforced is asked (rule for boss@e0.test, "},
+		{"a@trial.test", "trial.test", "NOTFOUND ", "; mode monitor holds that back"},
+		{"a@[192.0.2.1]", "[192.0.2.1]", "NOTFOUND ", "of no [[rule]] with sender; its mail goes by default_transport"},
+	} {
+		out, err := typed(t, "explain", tt.key, "--json", "--config", config)
+		var x policy.Explanation
+		if e := json.Unmarshal([]byte(out), &x); e != nil || err != nil || x.Key != tt.domain || x.Sender == nil || x.Sender.Reply != tt.reply {
+			t.Errorf("%s: %v, %v, %s", tt.key, e, err, out)
+		}
+		if text, err := typed(t, "explain", tt.key, "--config", config); err != nil || !strings.Contains(text, tt.say) || strings.Contains(text, "secret") {
+			t.Errorf("%s: %v, %s", tt.key, err, text)
 		}
 	}
 }

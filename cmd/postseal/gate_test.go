@@ -55,6 +55,10 @@ func TestGate_Opens(t *testing.T) {
 		d.postfix = newPostfixWatch(d)
 		d.gate = newGate(d.engine, func() time.Duration { return time.Second })
 		start := time.Now()
+		// What is answered about senders waits for no look-up, so not for the resolver either.
+		if got := d.gate.ServeSocketmap(t.Context(), nil, []byte(policy.SenderMap), []byte("a@ex.test")); string(got) != "NOTFOUND " || time.Since(start) > 0 {
+			t.Errorf("%q after %v", got, time.Since(start))
+		}
 		go func() {
 			time.Sleep(30 * time.Millisecond)
 			d.settle(t.Context(), func(context.Context) {})

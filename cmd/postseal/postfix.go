@@ -169,7 +169,8 @@ func (w *postfixWatch) problems() []conf.Problem {
 	}
 	c := w.d.config()
 	return s.Problems(conf.Wanted{Floor: c.TLSPolicy.Floor.String(), MapNames: policy.MapNames[:],
-		DANE: c.DANEMode() == policy.ModeEnforce, STS: c.MTASTSMode() == policy.ModeEnforce})
+		Senders: c.Mode == policy.ModeEnforce && c.Rules.EnforcesSenders(time.Now()),
+		DANE:    c.DANEMode() == policy.ModeEnforce, STS: c.MTASTSMode() == policy.ModeEnforce})
 }
 
 func (w *postfixWatch) severe() float64 {

@@ -80,3 +80,11 @@ func TestPFX23_TwoUpgrades(t *testing.T) {
 		}
 	})
 }
+
+// The names that the engine answers are those that Postfix's configuration is
+// searched for.
+func TestT41_Names(t *testing.T) {
+	if conf.SenderMap != policy.SenderMap || conf.EnforcedMap != policy.EnforcedMap || conf.EnforcedTransport != policy.EnforcedTransport {
+		t.Error("conf and policy have other names")
+	}
+}

@@ -162,7 +162,7 @@ func checkWrapper(s *Snapshot, sv *Service, _ Wanted) (string, string, bool) {
 }
 
 func checkNoTLS(s *Snapshot, sv *Service, _ Wanted) (string, string, bool) {
-	if level, ok := sv.Level(); !ok || level != tlspolicy.None {
+	if level, ok := sv.Level(); !ok || level != tlspolicy.None || sv.enforced() {
 		return "", "", false
 	}
 	return fmt.Sprintf("%s is none: where postseal has no answer, mail goes in clear", sv.name("smtp_tls_security_level")),
@@ -172,7 +172,7 @@ func checkNoTLS(s *Snapshot, sv *Service, _ Wanted) (string, string, bool) {
 // checkFloor: CMB-15, `dane` without TLSA records is may.
 func checkFloor(_ *Snapshot, sv *Service, w Wanted) (string, string, bool) {
 	level, ok := sv.Level()
-	if w.Floor != tlspolicy.Dane.String() || !ok || level <= tlspolicy.Dane {
+	if w.Floor != tlspolicy.Dane.String() || !ok || level <= tlspolicy.Dane || sv.enforced() {
 		return "", "", false
 	}
 	return fmt.Sprintf("%s = %s, and floor = \"dane\" answers dane, which is weaker", sv.name("smtp_tls_security_level"), level),

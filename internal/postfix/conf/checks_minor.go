@@ -75,7 +75,7 @@ func checkMXLimit(s *Snapshot, sv *Service, _ Wanted) (string, string, bool) {
 
 func checkStrongLevel(s *Snapshot, sv *Service, w Wanted) (string, string, bool) {
 	level, ok := sv.Level()
-	if !ok || level < tlspolicy.Encrypt || w.Floor == tlspolicy.Dane.String() || sv.yes("smtp_tls_wrappermode") {
+	if !ok || level < tlspolicy.Encrypt || w.Floor == tlspolicy.Dane.String() || sv.yes("smtp_tls_wrappermode") || sv.enforced() {
 		return "", "", false
 	}
 	return fmt.Sprintf("%s = %s for all destinations: mail to those without a matching offer of TLS stays in the queue", sv.name("smtp_tls_security_level"), level),
@@ -145,26 +145,30 @@ func (s *Snapshot) nameUs(sv *Service) string {
 	if len(s.endpoints) == 0 {
 		return "let postseal listen, under [socketmap] in postseal.toml"
 	}
-	ours := s.endpoints[0]
-	if i := slices.IndexFunc(s.endpoints, func(e string) bool { return strings.HasPrefix(e, "inet:") }); i >= 0 {
-		ours = s.endpoints[i]
-	}
-	list := s.entry(sv, ours, "postseal")
+	list := s.entry(sv, s.preferred(), "postseal")
 	if others := sv.Param("smtp_tls_policy_maps"); others != "" {
 		list += ", " + others
 	}
 	return s.set(sv, setting{"smtp_tls_policy_maps", list})
 }
 
+// preferred is the endpoint that serves every service, in a chroot or not.
+func (s *Snapshot) preferred() string {
+	if i := slices.IndexFunc(s.endpoints, func(e string) bool { return strings.HasPrefix(e, "inet:") }); i >= 0 {
+		return s.endpoints[i]
+	}
+	return s.endpoints[0]
+}
+
 const notAskingID = "T21"
 
 // notAsking finds services that do not ask us although they could. lmtp(8)
 // delivers to mailboxes and is not expected to.
-func (s *Snapshot) notAsking() []Problem {
+func (s *Snapshot) notAsking(w Wanted) []Problem {
 	var found []Problem
 	asking := len(s.Ours()) > 0
 	for _, sv := range s.Services {
-		if sv.UsesOurMap || sv.Command != "smtp" {
+		if sv.UsesOurMap || sv.Command != "smtp" || w.Senders && sv.ID() == enforcedService {
 			continue
 		}
 		param := sv.name("smtp_tls_policy_maps")

@@ -17,7 +17,7 @@ func TestPageHasEveryCheck(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)^\| (T[0-9]{2}) \|(?: [^|\n]+ \|){4}$`).FindAllSubmatch(page, -1) {
 		rows = append(rows, string(m[1]))
 	}
-	ids := []string{notAskingID}
+	ids := []string{notAskingID, sendersID}
 	for _, c := range checks {
 		ids = append(ids, c.id)
 	}

@@ -28,6 +28,8 @@ type Wanted struct {
 	DANE, STS bool   // the mechanism counts in answers
 	// MapNames are the socketmap's map names that get answers; empty: not checked.
 	MapNames []string
+	// Senders: there are rules for the mail of some senders.
+	Senders bool
 }
 
 // check looks for one problem at one service that asks us. The second result
@@ -50,7 +52,8 @@ func (s *Snapshot) Problems(w Wanted) []Problem {
 			}
 		}
 	}
-	found = append(found, s.notAsking()...)
+	found = append(found, s.senders(w)...)
+	found = append(found, s.notAsking(w)...)
 	slices.SortStableFunc(found, func(a, b Problem) int {
 		return cmp.Compare(urgency(a), urgency(b))
 	})
@@ -87,10 +90,7 @@ func (s *Snapshot) set(sv *Service, settings ...setting) string {
 			main = append(main, quote(name+" = "+st.value))
 		}
 	}
-	command := "postconf "
-	if s.ConfigDir != "/etc/postfix" {
-		command += "-c " + quote(s.ConfigDir) + " "
-	}
+	command := s.postconf()
 	var commands []string
 	if len(main) > 0 {
 		commands = append(commands, command+"-e "+strings.Join(main, " "))
@@ -99,6 +99,14 @@ func (s *Snapshot) set(sv *Service, settings ...setting) string {
 		commands = append(commands, command+"-P "+strings.Join(own, " "))
 	}
 	return strings.Join(commands, "; ")
+}
+
+// postconf is the beginning of a command for this instance.
+func (s *Snapshot) postconf() string {
+	if s.ConfigDir != "/etc/postfix" {
+		return "postconf -c " + quote(s.ConfigDir) + " "
+	}
+	return "postconf "
 }
 
 // quote makes one word of the shell of it.

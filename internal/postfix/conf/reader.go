@@ -179,6 +179,11 @@ func (s *Snapshot) readServices(ctx context.Context, p place, services []*Servic
 var global = []string{"mail_version", "compatibility_level", "queue_directory", "daemon_directory",
 	"disable_dns_lookups", "ignore_mx_lookup_error", "tls_append_default_CA", "socketmap_max_reply_size", "proxy_read_maps"}
 
+// routing are those by which trivial-rewrite(8) finds where mail goes.
+var routing = []string{"relayhost", "transport_maps", "default_transport", "relay_transport", "local_transport", "virtual_transport",
+	"mydestination", "virtual_alias_domains", "virtual_mailbox_domains", "relay_domains", "parent_domain_matches_subdomains",
+	"sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps"}
+
 // perClient are those of which lmtp(8) has its own, with another first letter.
 var perClient = []string{"tls_security_level", "use_tls", "enforce_tls", "tls_enforce_peername", "tls_policy_maps",
 	"tls_CAfile", "tls_CApath", "tls_trust_anchor_file", "dns_support_level", "host_lookup", "dns_resolver_options",
@@ -188,7 +193,7 @@ var perClient = []string{"tls_security_level", "use_tls", "enforce_tls", "tls_en
 // parameters are all that postconf is asked for, in a fixed order. It leaves
 // out the ones that its version does not have.
 func parameters() []string {
-	names := slices.Clone(global)
+	names := slices.Concat(global, routing)
 	for _, n := range perClient {
 		names = append(names, "smtp_"+n)
 	}

@@ -129,12 +129,13 @@ func (s *Snapshot) Ours() []*Service {
 }
 
 // Level is the strongest level of the services that ask us, false where none
-// does (CMB-15: up to Dane, exactly Encrypt, or stronger).
+// does (CMB-15: up to Dane, exactly Encrypt, or stronger). Those that ask for
+// EnforcedMap alone demand encrypt by themselves, and say nothing about the others.
 func (s *Snapshot) Level() (tlspolicy.Level, bool) {
 	strongest, known := tlspolicy.None, false
 	for _, sv := range s.Ours() {
 		// A service with an invalid level delivers nothing.
-		if l, ok := sv.Level(); ok {
+		if l, ok := sv.Level(); ok && !sv.enforced() {
 			strongest, known = max(strongest, l), true
 		}
 	}
