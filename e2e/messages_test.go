@@ -71,12 +71,12 @@ func stepJudged(ctx context.Context, s *story, words []string) error {
 	return nil
 }
 
-// received TOKEN [dkim=RESULT] [header=PATTERN] [from=ADDRESS] [to=ADDRESS,…]: a sink has it, and what came there is
+// received TOKEN [dkim=RESULT] [header=PATTERN] [body=PATTERN] [from=ADDRESS] [to=ADDRESS,…]: a sink has it, and what came there is
 // what is said: dkim= is the verdict of other verifiers on the bytes, pass, fail or none.
 func stepReceived(ctx context.Context, s *story, words []string) error {
 	words, options := splitOptions(words)
 	if len(words) != 1 {
-		return errors.New("want TOKEN [dkim=RESULT] [header=PATTERN] [from=ADDRESS] [to=ADDRESS,…]")
+		return errors.New("want TOKEN [dkim=RESULT] [header=PATTERN] [body=PATTERN] [from=ADDRESS] [to=ADDRESS,…]")
 	}
 	var m lab.Message
 	err := until(ctx, func() error {
@@ -99,10 +99,13 @@ func stepReceived(ctx context.Context, s *story, words []string) error {
 			got = m.From
 		case "to":
 			got = strings.Join(m.To, ",")
-		case "header":
-			header, _, _ := bytes.Cut(m.Data, []byte("\r\n\r\n"))
+		case "header", "body":
+			part, body, _ := bytes.Cut(m.Data, []byte("\r\n\r\n"))
+			if name == "body" {
+				part = bytes.Join(bytes.Fields(body), []byte(" ")) // bounces are folded
+			}
 			var re *regexp.Regexp
-			if re, err = regexp.Compile("(?im)" + want); err == nil && re.Match(header) {
+			if re, err = regexp.Compile("(?im)" + want); err == nil && re.Match(part) {
 				got = want
 			}
 		default:

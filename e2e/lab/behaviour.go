@@ -16,7 +16,9 @@ type Behaviour struct {
 	Refuse            bool // nobody listens: connections are refused
 	Stuck             bool // the accept queue is full: connections time out
 	Greet421          bool // 421 instead of a greeting
-	NoSTARTTLS        bool // STARTTLS is not offered (or stripped on the way)
+	NoSTARTTLS        bool // STARTTLS is not offered
+	Stripped          bool // a box on the way has crossed STARTTLS out, as a Cisco ASA does
+	STARTTLS454       bool // 454 to STARTTLS, as while a certificate is being renewed
 	DropAfterSTARTTLS bool // the connection is closed after "220 ready"
 	GarbageHandshake  bool // bytes that are no TLS after "220 ready"
 	DropAtMAIL        bool // inside TLS, the connection is closed at MAIL FROM; in clear all is well
@@ -28,8 +30,8 @@ type Behaviour struct {
 // ParseBehaviour reads "NAME[,NAME…] [word…]", the form of a line in a story:
 //
 //	cert=KIND       certificate: expired, self-signed, unknown-ca
-//	refuse stuck greet-421 no-starttls drop-after-starttls garbage-handshake drop-at-mail reject-rcpt tls12
-//	no-8bitmime
+//	refuse stuck greet-421 no-starttls stripped starttls-454 drop-after-starttls garbage-handshake
+//	drop-at-mail reject-rcpt tls12 no-8bitmime
 func ParseBehaviour(words []string) (Behaviour, error) {
 	if len(words) == 0 {
 		return Behaviour{}, fmt.Errorf("sink: want NAME[,NAME…] [behaviour…]")
@@ -37,6 +39,7 @@ func ParseBehaviour(words []string) (Behaviour, error) {
 	b := Behaviour{Names: words[0], Certificate: Good}
 	switches := map[string]*bool{
 		"refuse": &b.Refuse, "stuck": &b.Stuck, "greet-421": &b.Greet421, "no-starttls": &b.NoSTARTTLS,
+		"stripped": &b.Stripped, "starttls-454": &b.STARTTLS454,
 		"drop-after-starttls": &b.DropAfterSTARTTLS, "garbage-handshake": &b.GarbageHandshake,
 		"drop-at-mail": &b.DropAtMAIL, "reject-rcpt": &b.RejectRCPT, "tls12": &b.TLS12,
 		"no-8bitmime": &b.No8BITMIME,

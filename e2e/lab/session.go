@@ -106,15 +106,22 @@ func (s *session) hello() error {
 	if !s.behaviour.No8BITMIME {
 		lines = append(lines, "250-8BITMIME", "250-SMTPUTF8")
 	}
-	if !s.secured && !s.behaviour.NoSTARTTLS {
+	switch {
+	case s.secured || s.behaviour.NoSTARTTLS:
+	case s.behaviour.Stripped:
+		lines = append(lines, "250-XXXXXXXA")
+	default:
 		lines = append(lines, "250-STARTTLS")
 	}
 	return s.reply(append(lines, "250 ENHANCEDSTATUSCODES")...)
 }
 
 func (s *session) startTLS() error {
-	if s.secured || s.behaviour.NoSTARTTLS {
+	switch {
+	case s.secured || s.behaviour.NoSTARTTLS || s.behaviour.Stripped:
 		return s.reply("502 5.5.1 not implemented")
+	case s.behaviour.STARTTLS454:
+		return s.reply("454 4.7.0 TLS is not available for now")
 	}
 	if err := s.reply("220 2.0.0 ready"); err != nil || s.behaviour.DropAfterSTARTTLS {
 		return errGone
