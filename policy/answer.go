@@ -20,6 +20,8 @@ type answer struct {
 	replies [mapKinds]string
 	counted [mapKinds]prometheus.Counter
 	would   [mapKinds]prometheus.Counter // set where monitoring holds an answer back
+	// rule and monitored are what the rules said, for who asks about a recipient.
+	rule, monitored *Rule
 }
 
 // verdict is what is told about an answer when it changes.
@@ -35,7 +37,7 @@ type verdict struct {
 // answer decides, remembers the answer for as long as what it rests on holds,
 // and draws the consequences.
 func (q *query) answer() *answer {
-	a := &answer{plan: q.plan}
+	a := &answer{plan: q.plan, rule: q.finding.Rule, monitored: q.finding.Monitored}
 	for k := range mapKinds {
 		d := q.decide(k, false)
 		a.replies[k], a.counted[k] = d.String(), q.e.metrics.answered(d)
@@ -52,6 +54,9 @@ func (q *query) answer() *answer {
 		a = q.e.intern(a)
 	}
 	q.conclude(a.verdict)
+	if r := a.rule; r != nil && r.Demands() && q.e.observer != nil {
+		q.e.observer.Answered(q.d.key, r, a.verdict.level)
+	}
 	if !q.partial {
 		if before, kept := q.d.remember(a, q.changes, q.now.UnixNano(), q.until.UnixNano()); kept {
 			q.tellChange(before, a)
@@ -62,13 +67,14 @@ func (q *query) answer() *answer {
 
 // common is the identity of an answer that destinations can share.
 type common struct {
-	plan    *plan
-	verdict verdict
-	replies [mapKinds]string
+	plan            *plan
+	verdict         verdict
+	replies         [mapKinds]string
+	rule, monitored *Rule
 }
 
 func (e *Engine) intern(a *answer) *answer {
-	shared, _ := e.common.LoadOrStore(common{a.plan, a.verdict, a.replies}, a)
+	shared, _ := e.common.LoadOrStore(common{a.plan, a.verdict, a.replies, a.rule, a.monitored}, a)
 	return shared.(*answer)
 }
 

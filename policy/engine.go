@@ -113,6 +113,11 @@ type Engine struct {
 	outbound  outbound
 	writer    writer
 	alarms    alarms
+	reach     Reach
+	route     func(context.Context, string) string
+	secured   func(string) time.Time
+	observer  Observer
+	watch     watch
 	armed     armed
 	clock     clockWatch
 	born      time.Time      // looked counts from it
@@ -134,6 +139,7 @@ func New(c Config) (*Engine, error) {
 	}
 	e := &Engine{
 		resolver: c.Resolver, fetch: c.Fetch, store: c.Store, log: c.Logger,
+		reach: c.Reach, route: c.Route, secured: c.Secured, observer: c.Observer,
 		fetches: semaphore.NewWeighted(maxFetches), refreshes: semaphore.NewWeighted(maxRefreshes),
 		loaded: make(chan struct{}), born: time.Now(), unknown: rate.Sometimes{Interval: unknownEvery}, invalid: rate.Sometimes{Interval: unknownEvery},
 	}
@@ -146,6 +152,7 @@ func New(c Config) (*Engine, error) {
 	e.secured = cache.NewMemory(cache.Options[destination]{Limit: MaxNames / 4, Used: (*destination).lastAsked})
 	e.hosts = cache.NewMemory(cache.Options[host]{Limit: MaxHosts, Protected: (*host).inFlight, Used: (*host).lastUsed})
 	e.held.init(e)
+	e.watch.init()
 	e.life, e.end = context.WithCancel(context.Background())
 	e.metrics = newMetrics(c.Registerer, e)
 	e.alarms.log, e.alarms.gauge = e.log, e.metrics.alarms
@@ -183,7 +190,7 @@ var noRules, _ = NewRules(nil)
 
 // replan makes a new plan; every remembered answer is void from then on. planMu is held.
 func (e *Engine) replan(s Settings, p Postfix) {
-	next := &plan{Settings: s, Postfix: p}
+	next := &plan{Settings: s, Postfix: p, watching: watchingOf(s.Rules)}
 	next.suspended, _ = e.resolver.Suspended()
 	next.relaxSTS = p.NoRoots && !e.armed.secure.Load()
 	next.relaxDANE = p.NoDANE && !e.armed.daneOnly.Load()

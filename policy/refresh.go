@@ -27,6 +27,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	work.Go(func() { e.load(ctx) })
 	work.Go(func() { e.refreshAll(ctx) })
 	work.Go(func() { e.writer.run(ctx) })
+	if e.reach != nil {
+		work.Go(func() { e.watchAll(ctx) })
+	}
 	defer work.Wait()
 	e.resolver.Ready(ctx)
 	e.lookAround(time.Now())

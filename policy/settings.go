@@ -54,6 +54,9 @@ type Settings struct {
 	STS      Mode
 	Rules    *Rules        // nil: none
 	Deadline time.Duration // how long an asker waits at most; zero: 5 s
+	// References are domains whose mail hosts are asked for TLS when nothing else can
+	// show that our own path lets it through: up to MaxReferences.
+	References []string
 }
 
 // Postfix is what is known of the Postfix that asks. The zero value stands for
@@ -143,6 +146,8 @@ type plan struct {
 	suspended bool
 	// relaxSTS, relaxDANE: first-run safety is in force.
 	relaxSTS, relaxDANE bool
+	// watching is for whose sake mail hosts are probed.
+	watching watching
 }
 
 // patience is how long an asker waits for evidence: the deadline, less what it

@@ -11,9 +11,13 @@ func (e *Engine) Warm(name string) {
 	}
 	d, now := e.destination(k), time.Now()
 	d.touch(now)
-	if d.current(now.UnixNano(), e.plan.Load()) != nil {
-		return
+	if d.current(now.UnixNano(), e.plan.Load()) == nil {
+		e.warm(k, d, now)
 	}
+}
+
+// warm gathers for an answer that is not known, one gathering per destination.
+func (e *Engine) warm(k Key, d *destination, now time.Time) {
 	if _, underway := e.warming.LoadOrStore(d.key, struct{}{}); underway {
 		return
 	}

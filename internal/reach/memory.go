@@ -168,6 +168,9 @@ func (m *Memory) keep(e *entry, host string, a Attempt) {
 			e.since = a.When
 		}
 		e.negative = a.When
+		if !a.Offered { // whatever takes STARTTLS away here may do so elsewhere
+			m.disprove(host, a.Address)
+		}
 	default:
 		e.fresh = now.Add(spread(cmp.Or(m.KeepUnknown, DefaultKeepUnknown)))
 	}
@@ -175,9 +178,14 @@ func (m *Memory) keep(e *entry, host string, a Attempt) {
 
 // prove puts a host in front of the proofs; m.mu is held.
 func (m *Memory) prove(p proof) {
-	m.proofs = slices.DeleteFunc(m.proofs, func(o proof) bool { return o.host == p.host && o.address == p.address })
+	m.disprove(p.host, p.address)
 	m.proofs = slices.Insert(m.proofs, 0, p)
 	m.proofs = m.proofs[:min(len(m.proofs), maxProofs)]
+}
+
+// disprove takes a host out of the proofs; m.mu is held.
+func (m *Memory) disprove(host string, address netip.AddrPort) {
+	m.proofs = slices.DeleteFunc(m.proofs, func(o proof) bool { return o.host == host && o.address == address })
 }
 
 // entry finds or makes the entry of a key; m.mu is held.
