@@ -70,6 +70,7 @@ type watched struct {
 	proved  atomic.Int64 // Unix nanoseconds; when our own path was last looked into for its sake
 
 	// The following belong to watch.mu.
+	gone bool      // no longer watched; whoever asks begins anew
 	busy bool      // a round is under way
 	at   time.Time // when the next one is due; zero: not in the queue
 	then time.Time // wanted while busy
@@ -125,15 +126,9 @@ func (w *watched) recipient(e *Engine, p *plan, byDomain bool, bySender *Rule, n
 		w.senderCalls(e, bySender, now)
 	}
 	if at := w.again.Load(); at != 0 && now.UnixNano() >= at && w.again.CompareAndSwap(at, 0) {
-		e.watch.schedule(w, now)
+		e.wake(w, now)
 	}
-	s := w.summary.Load()
-	if s == nil || s.plan != p || s.changes != e.watch.changes.Load() || !now.Before(s.until) {
-		if s != nil && (s.plan != p || !now.Before(s.until)) {
-			e.watch.schedule(w, now) // other rules may demand what nobody has looked for
-		}
-		s = w.sum(e, p, now)
-	}
+	s := w.current(e, p, now)
 	var v RecipientVerdict
 	if byDomain {
 		for i := range s.claims {
@@ -144,6 +139,19 @@ func (w *watched) recipient(e *Engine, p *plan, byDomain bool, bySender *Rule, n
 		v = stronger(v, s.verdict(&s.sender, bySender, now))
 	}
 	return v
+}
+
+// current is the summary of what is known now.
+func (w *watched) current(e *Engine, p *plan, now time.Time) *summary {
+	s := w.summary.Load()
+	switch {
+	case s == nil:
+	case s.plan != p || !now.Before(s.until):
+		e.wake(w, now) // other rules may demand what nobody has looked for
+	case s.changes == e.watch.changes.Load():
+		return s
+	}
+	return w.sum(e, p, now)
 }
 
 // senderCalls notes that a sender's rule met the destination. The first time is a
@@ -157,7 +165,7 @@ func (w *watched) senderCalls(e *Engine, r *Rule, now time.Time) {
 	w.sender.Store(r)
 	w.senderAsked.Store(m)
 	if first {
-		e.watch.schedule(w, now)
+		e.wake(w, now)
 	}
 }
 
@@ -250,18 +258,28 @@ func (t *turns) Pop() any {
 	return last
 }
 
-// schedule makes a destination due at a time, unless it is earlier anyway.
-func (w *watch) schedule(d *watched, at time.Time) {
+// wake makes a destination due now, also when it was let go this moment.
+func (e *Engine) wake(w *watched, now time.Time) {
+	if !e.watch.schedule(w, now) {
+		e.attend(w.key, now)
+	}
+}
+
+// schedule makes a destination due at a time, unless it is earlier anyway. False: it
+// is no longer watched.
+func (w *watch) schedule(d *watched, at time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if d.busy {
+	switch {
+	case d.busy:
 		if d.then.IsZero() || at.Before(d.then) {
 			d.then = at
 		}
-		return
-	}
-	if !d.at.IsZero() && !at.Before(d.at) {
-		return
+		return true
+	case d.gone:
+		return false
+	case !d.at.IsZero() && !at.Before(d.at):
+		return true
 	}
 	d.at = at
 	heap.Push(&w.queue, turn{at, d})
@@ -269,6 +287,7 @@ func (w *watch) schedule(d *watched, at time.Time) {
 	case w.woken <- struct{}{}:
 	default:
 	}
+	return true
 }
 
 // take returns a destination that is due, or how long it is until the next one is;
@@ -292,17 +311,19 @@ func (w *watch) take(now time.Time) (*watched, time.Duration) {
 	return nil, -1
 }
 
-// done ends a round; next is zero when there is to be none.
-func (w *watch) done(d *watched, next time.Time) {
+// done ends a round; next is zero when the destination is let go.
+func (e *Engine) done(d *watched, next time.Time) {
+	w := &e.watch
 	w.mu.Lock()
-	d.busy = false
-	if !d.then.IsZero() && (next.IsZero() || d.then.Before(next)) {
-		next = d.then
-	}
+	d.busy, d.gone = false, next.IsZero()
+	then := d.then
 	d.then = time.Time{}
 	w.mu.Unlock()
-	if !next.IsZero() {
+	switch {
+	case !d.gone && (then.IsZero() || next.Before(then)):
 		w.schedule(d, next)
+	case !then.IsZero():
+		e.wake(d, then)
 	}
 }
 
@@ -330,7 +351,7 @@ func (e *Engine) watchAll(ctx context.Context) {
 		}
 		if !e.spawn(func() {
 			defer e.watch.slots.Release(1)
-			e.watch.done(d, e.round(d))
+			e.done(d, e.round(d))
 		}) {
 			return
 		}

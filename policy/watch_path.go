@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -33,10 +34,14 @@ type ownPath struct {
 	proving sync.Mutex // held by the one who looks for a proof
 	failed  time.Time  // when nobody was found to be good
 
-	mu sync.Mutex
-	// suspects are the destinations that are negative without a proof; true: a box on
-	// the way seems to strip STARTTLS.
-	suspects map[string]bool
+	mu       sync.Mutex
+	suspects map[string]suspect
+}
+
+// suspect is a destination that is negative without a proof.
+type suspect struct {
+	since    time.Time
+	stripped string // what seems to strip STARTTLS on the way there
 }
 
 // unproven tells whether all are negative and nothing shows that this is not the
@@ -61,6 +66,7 @@ func (e *Engine) provePath(ctx context.Context, w *watched, p *plan, active []cl
 		return false
 	}
 	path := &e.watch.path
+	e.suspect(w.key, active) // before the look: whoever is seen with TLS after it tells us
 	path.proving.Lock()
 	defer path.proving.Unlock()
 	now = time.Now()
@@ -109,8 +115,8 @@ func (e *Engine) witnesses(ctx context.Context, w *watched, p *plan, not []Deman
 	}
 	var list []witness
 	e.watch.all.Range(func(_ string, o *watched) bool {
-		s := o.summary.Load()
-		if s == nil || o == w || s.plan != p || s.unbound != "" {
+		s := o.current(e, p, time.Now())
+		if o == w || s.unbound != "" {
 			return true
 		}
 		for _, c := range append(slices.Clone(s.claims), s.sender) {
@@ -148,48 +154,68 @@ func (e *Engine) witnesses(ctx context.Context, w *watched, p *plan, not []Deman
 }
 
 // suspect notes whether a destination is negative without a proof, and begins or ends
-// the alarms about our own path. One alarm, however many destinations there are.
+// the alarms about our own path: one, however many destinations there are, and not
+// before a second attempt at a proof.
 func (e *Engine) suspect(key string, active []claim) {
-	path := &e.watch.path
-	now := time.Now()
-	suspected, stripped := false, ""
+	path, now := &e.watch.path, time.Now()
+	suspected, s := false, suspect{since: now}
 	for i := range active {
 		if active[i].unproven(now) {
 			suspected = true
-			for _, h := range active[i].standing.Hosts {
-				if stripped == "" {
-					stripped = h.Stripped
-				}
-			}
+			s.stripped = cmp.Or(s.stripped, stripped(&active[i].standing))
 		}
 	}
 	path.mu.Lock()
 	defer path.mu.Unlock()
+	if before, known := path.suspects[key]; known {
+		s.since = before.since
+	}
 	if !suspected {
 		delete(path.suspects, key)
 	} else {
 		if path.suspects == nil {
-			path.suspects = map[string]bool{}
+			path.suspects = map[string]suspect{}
 		}
-		path.suspects[key] = stripped != ""
+		path.suspects[key] = s
 	}
-	alike := 0
-	for _, s := range path.suspects {
-		if s {
-			alike++
+	path.tell(&e.alarms, now)
+}
+
+// stripped names what seems to strip STARTTLS on the way to a destination.
+func stripped(s *Standing) string {
+	for i := range s.Hosts {
+		if text := s.Hosts[i].Stripped; text != "" {
+			return text
 		}
 	}
-	if len(path.suspects) == 0 {
-		e.alarms.clear(AlarmPath, pathUnproven)
-	} else {
-		e.alarms.raise(AlarmPath, pathUnproven, "no mail host elsewhere has shown TLS within the hour, so nobody is refused or deferred because of a rule",
-			"destination", key, "fix", `add a second partner with TLS to a rule with unreachable = "refuse" or "defer", or set [reach] reference = ["gmail.com"]`)
+	return ""
+}
+
+// tell begins or ends the alarms. The lock of path is held.
+func (path *ownPath) tell(a *alarms, now time.Time) {
+	var lasting, alike []string
+	var box string
+	for key, s := range path.suspects {
+		if s.stripped != "" {
+			alike, box = append(alike, key), s.stripped
+		}
+		if now.Sub(s.since) >= proofAgain {
+			lasting = append(lasting, key)
+		}
 	}
-	if alike < 2 || alike < len(path.suspects) {
-		e.alarms.clear(AlarmPath, pathStrips)
+	slices.Sort(lasting)
+	switch {
+	case len(lasting) > 0:
+		a.raise(AlarmPath, pathUnproven, "no mail host elsewhere has shown TLS within the hour, so nobody is refused or deferred because of a rule",
+			"destination", lasting[0], "fix", `add a second partner with TLS to a rule with unreachable = "refuse" or "defer", or set [reach] reference = ["gmail.com"]`)
+	case len(path.suspects) == 0:
+		a.clear(AlarmPath, pathUnproven)
+	}
+	if len(lasting) > 0 && len(alike) > 1 && len(alike) == len(path.suspects) {
+		a.raise(AlarmPath, pathStrips, "a box on our own path seems to strip STARTTLS: every destination that lacks TLS fails alike",
+			"seen", box, "fix", `turn off its SMTP inspection for our address (Cisco ASA: "no inspect esmtp")`)
 	} else {
-		e.alarms.raise(AlarmPath, pathStrips, "a box on our own path seems to strip STARTTLS: every destination that lacks TLS fails alike",
-			"seen", stripped, "fix", `turn off its SMTP inspection for our address (Cisco ASA: "no inspect esmtp")`)
+		a.clear(AlarmPath, pathStrips)
 	}
 }
 
@@ -207,7 +233,7 @@ func (e *Engine) unsuspect(now time.Time) {
 	path.mu.Unlock()
 	for _, key := range keys {
 		if w := e.watch.all.GetString(key); w != nil {
-			e.watch.schedule(w, now)
+			e.wake(w, now)
 		}
 	}
 }

@@ -23,7 +23,10 @@ func (e *Engine) round(w *watched) time.Time {
 	e.locate(ctx, w, p, k)
 	s := w.sum(e, p, time.Now())
 	active := w.active(s, time.Now())
-	if len(active) == 0 {
+	switch {
+	case len(active) == 0 && e.plan.Load() != p:
+		return time.Now() // other rules hold by now
+	case len(active) == 0:
 		e.unwatch(w)
 		return time.Time{}
 	}
