@@ -98,7 +98,7 @@ type Engine struct {
 	planMu  sync.Mutex // one change of plan at a time
 	domains *cache.Memory[domain]
 	others  *cache.Memory[destination]
-	secured *cache.Memory[destination] // by EnforcedMap
+	enforced *cache.Memory[destination] // by EnforcedMap
 	hosts   *cache.Memory[host]
 	common  sync.Map // interned answers, by text and plan
 	warming sync.Map // keys that Warm gathers for
@@ -149,7 +149,7 @@ func New(c Config) (*Engine, error) {
 	e.clock.last = e.born
 	e.domains = cache.NewMemory(cache.Options[domain]{Limit: MaxNames, Protected: (*domain).protected, Used: (*domain).lastAsked})
 	e.others = cache.NewMemory(cache.Options[destination]{Limit: MaxNames / 4, Used: (*destination).lastAsked})
-	e.secured = cache.NewMemory(cache.Options[destination]{Limit: MaxNames / 4, Used: (*destination).lastAsked})
+	e.enforced = cache.NewMemory(cache.Options[destination]{Limit: MaxNames / 4, Used: (*destination).lastAsked})
 	e.hosts = cache.NewMemory(cache.Options[host]{Limit: MaxHosts, Protected: (*host).inFlight, Used: (*host).lastUsed})
 	e.held.init(e)
 	e.watch.init()
@@ -265,7 +265,7 @@ func (e *Engine) remembered(key []byte) *destination {
 
 func (e *Engine) rememberedBy(kind mapKind, key []byte) *destination {
 	if kind == mapEnforced {
-		return e.secured.Get(key)
+		return e.enforced.Get(key)
 	}
 	return e.remembered(key)
 }
@@ -310,7 +310,7 @@ func (e *Engine) destination(k Key) *destination {
 // mandatory finds or makes the memory of a key that EnforcedMap is asked for. Its
 // evidence is that of every other question about the domain.
 func (e *Engine) mandatory(k Key) *destination {
-	return destinationIn(e.secured, k.String(), e.domain(k.Name), true)
+	return destinationIn(e.enforced, k.String(), e.domain(k.Name), true)
 }
 
 func destinationIn(memory *cache.Memory[destination], text string, dom *domain, mandatory bool) *destination {

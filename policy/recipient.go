@@ -91,7 +91,11 @@ func (e *Engine) recipient(d *domain, sender []byte, now time.Time) RecipientVer
 	}
 	var bySender *Rule
 	if p.watching&watchingSenders != 0 && len(sender) > 0 {
-		if bySender = senderRule(p.Rules, sender, now); !bySender.watched() {
+		f := p.Rules.FindSender(sender, now)
+		if bySender = f.Rule; f.Rule == nil {
+			bySender = f.Monitored // where an enforced rule is, it counts
+		}
+		if !bySender.watched() {
 			bySender = nil
 		}
 	}
