@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	wire "github.com/emersion/go-milter"
 	"github.com/prometheus/client_golang/prometheus"
@@ -123,11 +124,15 @@ func (i *Inspector) Close() { i.lookups.work.close() }
 
 // NullMX says whether a domain, in A-labels, declares that it takes no mail
 // (RFC 7505). It asks the memory that messages are judged with: an answer is kept for
-// its TTL and at most an hour, an absence for a minute, a failure for 10 s. An error
-// means that nobody answered, within 6 s or as long as ctx lasts.
-func (i *Inspector) NullMX(ctx context.Context, domain string) (bool, error) {
-	mx, err := i.lookups.mx.get(ctx, domain, question(i.lookups.work, domain, i.lookups.dns.MX))
-	return err == nil && isNullMX(mx), err
+// its TTL and at most an hour, an absence for a minute, a failure for 10 s, which is
+// until when it may be believed. An error means that nobody answered within 6 s; or
+// that ctx ended first, and then there is no until.
+func (i *Inspector) NullMX(ctx context.Context, domain string) (null bool, until time.Time, err error) {
+	mx, err := i.lookups.mx.wait(ctx, domain, question(i.lookups.work, domain, i.lookups.dns.MX))
+	if err != nil {
+		return false, time.Time{}, err
+	}
+	return mx.err == nil && isNullMX(mx.value), mx.until, mx.err
 }
 
 // actions is what is negotiated: nothing that is not used (MLT-02).

@@ -40,18 +40,27 @@ func (e *entry[T]) over(now time.Time) bool {
 // get gives the outcome for a key; it waits for it as long as ctx lasts. Whoever
 // has waited gets it, however short its lifetime is.
 func (m *memory[T]) get(ctx context.Context, key string, a ask[T]) (T, error) {
+	e, err := m.wait(ctx, key, a)
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return e.value, e.err
+}
+
+// wait is get for the whole entry. An error means that ctx ended first.
+func (m *memory[T]) wait(ctx context.Context, key string, a ask[T]) (*entry[T], error) {
 	e := m.start(key, a)
 	select {
 	case <-e.done:
-		return e.value, e.err
+		return e, nil
 	default:
 	}
 	select {
 	case <-e.done:
-		return e.value, e.err
+		return e, nil
 	case <-ctx.Done():
-		var none T
-		return none, context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
 }
 

@@ -11,9 +11,9 @@ import (
 // newDelegation makes what answers about recipients.
 func (d *daemon) newDelegation(c *Config) {
 	d.delegated = &delegation.Server{
-		Handler: &recipients{
-			config: d.config, warm: d.engine.Warm, nullMX: d.inspector.NullMX, log: d.log, answers: newAnswers(d.registry),
-		},
+		Handler: newRecipients(recipients{
+			config: d.config, verdict: d.engine.Recipient, nullMX: d.inspector.NullMX, log: d.log,
+		}, d.registry),
 		Deadline: c.Delegation.Deadline, Logger: d.log,
 	}
 	registerDelegation(d.registry, d.delegated)

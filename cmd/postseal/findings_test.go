@@ -179,7 +179,7 @@ func TestDelegationMetricsAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	registry := prometheus.NewRegistry()
-	newAnswers(registry).WithLabelValues("dunno", reasonNone)
+	newAnswers(registry)
 	registerDelegation(registry, &delegation.Server{})
 	families, err := registry.Gather()
 	if err != nil {
@@ -190,6 +190,13 @@ func TestDelegationMetricsAreDocumented(t *testing.T) {
 		names = append(names, f.GetName())
 		if !strings.Contains(string(page), "`"+f.GetName()+"`") {
 			t.Errorf("docs/operations.md does not name %s", f.GetName())
+		}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if line := regexp.MustCompile("(?m)^.*`" + f.GetName() + "`.*$").FindString(string(page)); !regexp.MustCompile(`[ (]` + l.GetValue() + `[,;) ]`).MatchString(line) {
+					t.Errorf("docs/operations.md does not say that %s has %s=%s", f.GetName(), l.GetName(), l.GetValue())
+				}
+			}
 		}
 	}
 	for _, name := range regexp.MustCompile(`postseal_delegation_[a-z_]+`).FindAllString(string(page), -1) {

@@ -2,13 +2,12 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"strings"
-	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/postseal/postseal/cache"
 	"github.com/postseal/postseal/internal/sender"
 	"github.com/postseal/postseal/policy"
 	"github.com/postseal/postseal/policy/delegation"
@@ -17,167 +16,206 @@ import (
 // recipients answers policy delegation: a recipient of outgoing mail that has no
 // chance is refused while its sender is still there. What nobody answers for in time
 // is no reason to refuse.
+//
+// Postfix asks for every recipient of every message. So what is known is answered
+// without allocating, waiting or asking; the texts of refusals are made once.
 type recipients struct {
 	config func() *Config
-	// warm sees to it that the policy for a domain is known soon, without waiting.
-	warm func(domain string)
-	// nullMX asks whether a domain takes no mail, and remembers.
-	nullMX  func(ctx context.Context, domain string) (bool, error)
-	log     *slog.Logger
-	answers *prometheus.CounterVec // by action and reason
+	// verdict says what rules and evidence come to, and sees to it that the policy for
+	// the domain is known soon. It does not wait.
+	verdict func(sender, domain []byte) policy.RecipientVerdict
+	nullMX  nullMX
+	// count is told which destinations are refused or deferred because of a rule; nil:
+	// nobody is. It does not wait.
+	count     func(domain string, a policy.RecipientAction)
+	log       *slog.Logger
+	answers   *answers
+	domains   mailDomains
+	envelopes *cache.Memory[envelope]
 }
 
-// newAnswers counts what the handler has decided.
-func newAnswers(r prometheus.Registerer) *prometheus.CounterVec {
-	answers := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "postseal_delegation_answers_total", Help: "Decisions about recipients, by action and reason.",
-	}, []string{"action", "reason"})
-	if r != nil {
-		r.MustRegister(answers)
-	}
-	return answers
+// maxEnvelopes bounds the senders remembered, some 4 MB of them.
+const maxEnvelopes = 1 << 13
+
+func newRecipients(h recipients, r prometheus.Registerer) *recipients {
+	h.answers, h.domains = newAnswers(r), newMailDomains()
+	h.envelopes = cache.NewMemory(cache.Options[envelope]{Limit: maxEnvelopes})
+	return &h
 }
 
-// The reasons of an answer, in the log and in metrics.
-const (
-	reasonNone            = "none"       // nothing stands against it
-	reasonNotAsked        = "not-asked"  // another stage than RCPT
-	reasonUnseen          = "unseen"     // not outgoing
-	reasonUnanswered      = "unanswered" // by the DNS
-	reasonSenderReserved  = "sender-not-allowed"
-	reasonSenderNullMX    = "sender-null-mx"
-	reasonRecipientNullMX = "recipient-null-mx"
-)
-
-// opinion is an action with its reason. The zero action is DUNNO.
-type opinion struct {
-	action delegation.Action
-	reason string
+// envelope is what is made of a client and the sender that it names.
+type envelope struct {
+	policy   *sender.Policy // that says so
+	reserved opinion        // for others, if it is
+	domain   *mailDomain    // of the sender; nil without one
 }
 
-func (a opinion) refuses() bool { return a.action != delegation.Dunno() }
+// maxEnvelope is the longest client and sender that are remembered, in bytes.
+const maxEnvelope = 512
 
 // ServePolicy is a delegation.Handler.
 func (h *recipients) ServePolicy(ctx context.Context, r *delegation.Request) delegation.Action {
 	if r.State() != delegation.Rcpt {
 		// What is known at END-OF-MESSAGE is for the milter to say, which sees the message.
-		return h.give("dunno", opinion{reason: reasonNotAsked})
+		return h.pass(opinion{reason: reasonNotAsked})
 	}
-	c := h.config()
-	client := sender.Client{Login: string(r.SASLUsername()), Addr: r.ClientAddress()}
-	if !c.Senders.Policy.Outgoing(client) {
-		return h.give("dunno", opinion{reason: reasonUnseen}) // strangers' mail costs no look-up
+	c, now := h.config(), time.Now()
+	e := h.envelope(c.Senders.Policy, r, now)
+	if e == nil {
+		return h.pass(opinion{reason: reasonUnseen}) // strangers' mail costs no look-up
 	}
-	from, to := string(r.Sender()), string(r.Recipient())
-	a := h.decide(ctx, c.Senders.Policy, client, from, to)
-	if !a.refuses() {
-		return h.give("dunno", a)
+	to := h.domains.of(r.Recipient(), now)
+	o := h.judge(ctx, e, r.Sender(), to, now)
+	if o.does == policy.RecipientPass {
+		return h.pass(o)
 	}
-	action, message := "reject", "recipient refused"
-	if c.Mode == policy.ModeMonitor {
-		action, message = "monitor", "recipient would be refused"
+	held := c.Mode == policy.ModeMonitor || o.monitored()
+	h.answers.count(o, held)
+	h.tell(ctx, r, o, held)
+	if held {
+		return delegation.Dunno()
 	}
-	h.log.Info(message, "reason", a.reason, "answer", a.action.String(), "instance", string(r.Instance()),
-		"client", clientText(client), "sender", from, "recipient", to)
-	if action == "monitor" {
-		a.action = delegation.Dunno()
+	if o.reason == reasonRule && h.count != nil {
+		h.count(to.name, o.does)
 	}
-	return h.give(action, a)
+	return o.action
 }
 
-func (h *recipients) give(action string, a opinion) delegation.Action {
-	h.answers.WithLabelValues(action, a.reason).Inc()
-	return a.action
+func (h *recipients) pass(o opinion) delegation.Action {
+	h.answers.count(o, false)
+	return delegation.Dunno()
 }
 
-// decide looks at the envelope of outgoing mail.
-func (h *recipients) decide(ctx context.Context, p *sender.Policy, client sender.Client, from, to string) opinion {
-	toDomain, toKnown := mailDomain(to)
-	if toKnown {
-		h.warm(toDomain)
+// envelope returns what is made of client and sender; nil: it is no outgoing mail.
+func (h *recipients) envelope(p *sender.Policy, r *delegation.Request, now time.Time) *envelope {
+	// As it stands in the request: whatever is the same there is judged the same.
+	var space [maxEnvelope]byte
+	key := append(space[:0], r.SASLUsername()...)
+	key = append(append(key, 0), r.Get(delegation.ClientAddress)...)
+	key = append(append(key, 0), r.Sender()...)
+	if e := h.envelopes.Get(key); e != nil && e.policy == p {
+		return e
 	}
+	client := clientOf(r)
+	if !p.Outgoing(client) {
+		return nil
+	}
+	e := &envelope{policy: p, domain: h.domains.of(r.Sender(), now)}
 	// Foreign is no reason here: forwarded mail and bounces have an envelope of others,
 	// and the From, which the recipient sees, has the milter's from-foreign.
-	if v := p.MayUse(client, from); v.Use == sender.Reserved {
-		// RFC 5321 §4.2.3: 550, rejected for policy reasons. RFC 3463 §3.8: X.7.1. The
-		// milter says the same about From. Who may is not for the client to know.
-		return opinion{delegation.Reject(550, "5.7.1", fmt.Sprintf("postseal: %s: %s may not use the sender %s",
-			reasonSenderReserved, clientText(client), from)), reasonSenderReserved}
+	if from := string(r.Sender()); p.MayUse(client, from).Use == sender.Reserved {
+		e.reserved = reserved(client, from)
 	}
-	var asked []nullMXQuestion
-	if domain, ok := mailDomain(from); ok {
-		// RFC 7505 §4.2 and §6: the sender's domain could take neither replies nor bounces.
-		asked = append(asked, nullMXQuestion{domain, opinion{delegation.Reject(550, "5.7.27",
-			fmt.Sprintf("postseal: the sender's domain %s takes no mail (null MX, RFC 7505)", domain)), reasonSenderNullMX}})
+	if len(key) <= maxEnvelope {
+		name := string(key)
+		h.envelopes.Delete(name) // one that another policy has judged
+		h.envelopes.LoadOrStore(name, func() *envelope { return e })
 	}
-	// A domain of ours may be delivered here, whatever the DNS tells others.
-	if toKnown && (!p.Restricted() || !p.Ours(toDomain)) {
-		// RFC 7505 §4.1 and §6.
-		asked = append(asked, nullMXQuestion{toDomain, opinion{delegation.Reject(556, "5.1.10",
-			fmt.Sprintf("postseal: the domain %s takes no mail (null MX, RFC 7505)", toDomain)), reasonRecipientNullMX}})
-	}
-	return h.askAll(ctx, asked)
+	return e
 }
 
-// nullMXQuestion is a domain, and the opinion if it takes no mail.
-type nullMXQuestion struct {
-	domain  string
-	refusal opinion
+func clientOf(r *delegation.Request) sender.Client {
+	return sender.Client{Login: string(r.SASLUsername()), Addr: r.ClientAddress()}
 }
 
-// askAll asks about all at once and gives the first refusal that is known: a domain
+// judge looks at the envelope of outgoing mail. Of several reasons the first one
+// counts, in this order:
+//
+//   - the sender is reserved for others: who may not send learns nothing of partners,
+//     and it is so for every recipient;
+//   - a rule refuses: that is known without asking anybody;
+//   - a domain takes no mail: no reason to defer what will never be taken;
+//   - a rule defers. What is not known by then is not asked: it could only turn
+//     one refusal into another, and the client comes back.
+func (h *recipients) judge(ctx context.Context, e *envelope, from []byte, to *mailDomain, now time.Time) opinion {
+	var rule opinion
+	if to != nil {
+		rule = to.byRule(h.verdict(from, to.bytes)) // first of all: it begins look-ups
+	}
+	if e.reserved.does != policy.RecipientPass {
+		return e.reserved
+	}
+	acts := rule.does != policy.RecipientPass && !rule.monitored()
+	if acts && rule.does == policy.RecipientRefuse {
+		return rule
+	}
+	o := h.judgeNullMX(ctx, e, to, now, !acts)
+	if o.does != policy.RecipientPass || rule == (opinion{}) {
+		return o
+	}
+	return rule
+}
+
+// judgeNullMX says whether the sender's or the recipient's domain takes no mail. What
+// is not known is asked for, where there is patience.
+func (h *recipients) judgeNullMX(ctx context.Context, e *envelope, to *mailDomain, now time.Time, patience bool) opinion {
+	var all opinion
+	var unknown [roles]*mailDomain
+	ask := false
+	for r, d := range [roles]*mailDomain{asSender: e.domain, asRecipient: to} {
+		if d == nil {
+			continue
+		}
+		x := d.known(now)
+		if x != nil && !x.null {
+			all = worse(all, x.opinion(role(r)))
+			continue
+		}
+		// A domain of ours may be delivered here, whatever the DNS tells others.
+		if role(r) == asRecipient && e.policy.Restricted() && e.policy.Ours(d.name) {
+			continue
+		}
+		if x != nil {
+			return x.opinion(role(r))
+		}
+		unknown[r], ask = d, true
+	}
+	if !ask || !patience {
+		return all
+	}
+	return h.askNullMX(ctx, unknown, all)
+}
+
+// worse is the opinion that matters of two.
+func worse(a, b opinion) opinion {
+	if b.does > a.does || b.does == a.does && b.reason > a.reason {
+		return b
+	}
+	return a
+}
+
+// askNullMX asks about all at once and gives the first refusal that is known: a domain
 // for which nobody answers does not keep that of another back.
-func (h *recipients) askAll(ctx context.Context, asked []nullMXQuestion) opinion {
-	var asking sync.WaitGroup
-	defer asking.Wait() // nothing goes on behind the answer
+func (h *recipients) askNullMX(ctx context.Context, domains [roles]*mailDomain, all opinion) opinion {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	got := make(chan opinion, len(asked))
-	for _, q := range asked {
-		asking.Go(func() {
-			switch null, err := h.nullMX(ctx, q.domain); {
-			case err != nil:
-				got <- opinion{reason: reasonUnanswered}
-			case null:
-				got <- q.refusal
-			default:
-				got <- opinion{reason: reasonNone}
-			}
-		})
-	}
-	worst := opinion{reason: reasonNone}
-	for range asked {
-		a := <-got
-		if a.refuses() {
-			return a
+	got := make(chan opinion, roles)
+	asked := 0
+	for r, d := range domains {
+		if d == nil {
+			continue
 		}
-		if a.reason == reasonUnanswered {
-			worst = a
+		asked++
+		go func() { got <- d.ask(ctx, h.nullMX).opinion(role(r)) }()
+	}
+	for n := 0; n < asked; n++ {
+		o := <-got
+		if all = worse(all, o); o.does != policy.RecipientPass {
+			cancel()
 		}
 	}
-	return worst
+	cancel()
+	return all
 }
 
-// mailDomain returns the domain of an address that mail is delivered to by the DNS,
-// in A-labels; false where there is none: an address literal, a local name, the null
-// sender, what no domain can be.
-func mailDomain(address string) (string, bool) {
-	at := strings.LastIndexByte(address, '@')
-	if at < 0 {
-		return "", false
+// tell logs a refusal or a deferral, done or held.
+func (h *recipients) tell(ctx context.Context, r *delegation.Request, o opinion, held bool) {
+	if !h.log.Enabled(ctx, slog.LevelInfo) {
+		return
 	}
-	domain := address[at+1:]
-	if strings.ContainsAny(domain, "[]:") { // RFC 5321 §4.1.3; a domain of mail has no port
-		return "", false
+	attributes := []any{"reason", o.reason.String(), "answer", o.action.String(), "instance", string(r.Instance()),
+		"client", clientText(clientOf(r)), "sender", string(r.Sender()), "recipient", string(r.Recipient())}
+	if o.rule != nil {
+		attributes = append(attributes, "rule", o.rule.Source)
 	}
-	k, err := policy.ParseKey(domain)
-	return k.Name, err == nil && !k.Literal
-}
-
-// clientText names a client for people.
-func clientText(c sender.Client) string {
-	if c.Login != "" {
-		return "login " + c.Login
-	}
-	return "client " + c.Addr.String()
+	h.log.Info(decisionOf(o.does, held).message(), attributes...)
 }

@@ -31,10 +31,13 @@ func (noPTR) PTR(context.Context, netip.Addr) (resolver.Answer[string], error) {
 // desk is the handler in a world of its own.
 type desk struct {
 	*recipients
-	dns    *resolvertest.DNS
-	log    *told
-	mu     sync.Mutex
-	warmed []string
+	dns      *resolvertest.DNS
+	log      *told
+	registry *prometheus.Registry
+	ruled    policy.RecipientVerdict // for every destination
+	mu       sync.Mutex
+	warmed   []string // destinations that a verdict was asked for
+	counted  []string
 }
 
 const exchangersTable = `
@@ -55,7 +58,7 @@ const exchangersTable = `
 	hang silent.test MX
 `
 
-func newDesk(t *testing.T, text string) *desk {
+func newDesk(t testing.TB, text string) *desk {
 	t.Helper()
 	c := mustLoad(t, text)
 	k := &desk{dns: resolvertest.New(exchangersTable), log: &told{}}
@@ -64,15 +67,18 @@ func newDesk(t *testing.T, text string) *desk {
 		t.Fatal(err)
 	}
 	t.Cleanup(inspector.Close)
-	k.recipients = &recipients{
+	k.registry = prometheus.NewRegistry()
+	k.recipients = newRecipients(recipients{
 		config: func() *Config { return c }, nullMX: inspector.NullMX,
-		log: slog.New(slog.NewTextHandler(k.log, nil)), answers: newAnswers(prometheus.NewRegistry()),
-		warm: func(domain string) {
+		log: slog.New(slog.NewTextHandler(k.log, nil)),
+		verdict: func(_, domain []byte) policy.RecipientVerdict {
 			k.mu.Lock()
 			defer k.mu.Unlock()
-			k.warmed = append(k.warmed, domain)
+			k.warmed = append(k.warmed, string(domain))
+			return k.ruled
 		},
-	}
+		count: func(domain string, a policy.RecipientAction) { k.counted = append(k.counted, fmt.Sprint(domain, " ", a)) },
+	}, k.registry)
 	return k
 }
 
@@ -82,7 +88,7 @@ func policyRequest(state delegation.State, login, address, from, to string) stri
 		state, address, login, from, to, from+to)
 }
 
-func (k *desk) ask(ctx context.Context, t *testing.T, text string) string {
+func (k *desk) ask(ctx context.Context, t testing.TB, text string) string {
 	t.Helper()
 	r, err := delegation.ParseRequest([]byte(text))
 	if err != nil {
@@ -144,6 +150,11 @@ func TestPOL01_Recipients(t *testing.T) {
 		{"a host in brackets", "alice", "", "", "u@[null.test]", "DUNNO", "", ""},
 		{"a port", "alice", "", "", "u@null.test:26", "DUNNO", "", ""},
 		{"no domains", "alice", "", "root", "postmaster", "DUNNO", "", ""},
+		{"a source route", "alice", "", "", "@relay.test,@other.test:u@null.test", nullRecipient, "null.test", "null.test"},
+		{"a percent hack", "alice", "", "", "u%null.test", "DUNNO", "", ""},
+		{"a percent hack through us", "alice", "", "", "u%null.test@ours.test", "DUNNO", "", "ours.test"},
+		{"a UUCP path", "alice", "", "", "null.test!u", "DUNNO", "", ""},
+		{"a quoted local part alone", "alice", "", "", `"u@null.test"`, "DUNNO", "", ""},
 		{"empty domains", "alice", "", "a@", "u@.", "DUNNO", "", ""},
 		{"no domain can be that", "alice", "", "a@" + strings.Repeat("a", 64) + ".test", "u@" + strings.Repeat("a.", 900) + "test", "DUNNO", "", ""},
 		{"a blank in the domain", "alice", "", "", "u@null.test x", "DUNNO", "", ""},
@@ -198,6 +209,9 @@ func TestPOL03_Monitor(t *testing.T) {
 	k := newDesk(t, "mode = 'monitor'\n"+deskConfig)
 	if got := k.ask(t.Context(), t, policyRequest(delegation.Rcpt, "alice", "", "news@ours.test", "u@partner.test")); got != "DUNNO" {
 		t.Error(got)
+	}
+	if n := counted(t, k.registry, "would-reject", "sender-not-allowed"); n != 1 {
+		t.Errorf("counted %v", n)
 	}
 	if log := k.log.String(); !strings.Contains(log, `msg="recipient would be refused" reason=sender-not-allowed answer="550 5.7.1 postseal: `) {
 		t.Errorf("log: %s", log)
@@ -256,17 +270,21 @@ func FuzzMailDomain(f *testing.F) {
 	for _, s := range []string{"u@ex.test", "u@[192.0.2.1]", "@", "u@bücher.test.", "a@b@c", "u@ex.test:25", "u@１.2.3.4"} {
 		f.Add(s)
 	}
+	domains := newMailDomains()
 	f.Fuzz(func(t *testing.T, address string) {
-		domain, ok := mailDomain(address)
-		if !ok {
+		d := domains.of([]byte(address), time.Now())
+		if d == nil {
 			return
 		}
-		k, err := policy.ParseKey(domain)
-		if err != nil || k.Name != domain || k.Literal || k.HasPort || k.Brackets {
-			t.Errorf("%q: %q is %+v, %v", address, domain, k, err)
+		k, err := policy.ParseKey(d.name)
+		if err != nil || k.Name != d.name || k.Literal || k.HasPort || k.Brackets || string(d.bytes) != d.name {
+			t.Errorf("%q: %q is %+v, %v", address, d.name, k, err)
 		}
-		if again, ok := mailDomain("u@" + domain); !ok || again != domain {
-			t.Errorf("%q: %q became %q", address, domain, again)
+		if again := domains.of([]byte("u@"+d.name), time.Now()); again == nil || again.name != d.name {
+			t.Errorf("%q: %q became %v", address, d.name, again)
+		}
+		if domains.of([]byte(address), time.Now()) != d {
+			t.Errorf("%q is not remembered", address)
 		}
 	})
 }
