@@ -198,7 +198,7 @@ func defaults(e environment) *Config {
 	}
 	return &Config{
 		Socketmap:  SocketmapConfig{ListenConfig: open("inet:127.0.0.1:8463"), Drain: 105 * time.Second},
-		Delegation: DelegationConfig{ListenConfig: open(), Deadline: 2 * time.Second},
+		Delegation: DelegationConfig{ListenConfig: open("inet:127.0.0.1:8464"), Deadline: 2 * time.Second},
 		Milter:     MilterConfig{ListenConfig: open("inet:127.0.0.1:8465"), Breaker: milter.Breaker{Window: 200, Share: 0.5}},
 		HTTP:       open("inet:127.0.0.1:8466"),
 		Control:    ControlConfig{Listen: "unix:" + filepath.Join(run, "control.sock"), UnixMode: 0o600},

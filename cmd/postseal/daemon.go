@@ -437,10 +437,16 @@ type readiness struct {
 	Detail []string `json:"detail"`
 }
 
-// needed: a milter that nobody has asked for, and whose default address somebody
-// else has, is no reason to call the daemon unready.
+// needed: a milter or policy delegation that nobody has asked for, and whose default
+// address somebody else has, is no reason to call the daemon unready.
 func (d *daemon) needed(service string) bool {
-	return service != "milter" || d.config().Milter.Asked
+	switch service {
+	case "milter":
+		return d.config().Milter.Asked
+	case "delegation":
+		return d.config().Delegation.Asked
+	}
+	return true
 }
 
 func (d *daemon) readiness() readiness {

@@ -212,25 +212,22 @@ func troubles(d *daemon) []string {
 	return all
 }
 
-// A milter at its default address that somebody else has is told, and no reason to
-// be unready; one that the configuration names is.
-func TestReadiness_MilterByDefault(t *testing.T) {
-	for _, asked := range []bool{false, true} {
-		d := &daemon{}
-		d.cfg.Store(&Config{Milter: MilterConfig{ListenConfig: ListenConfig{Asked: asked}}})
-		d.sockets = newSockets(d, nil)
-		d.sockets.open["milter x"] = &socket{service: "milter", place: place{address: "x"}, err: errors.New("in use")}
-		if all, grave := d.sockets.trouble(d.needed); grave != asked || len(all) != 1 {
-			t.Errorf("asked %v: %q, grave %v", asked, all, grave)
-		}
-		d.sockets.open["http y"] = &socket{service: "http", place: place{address: "y"}, err: errors.New("in use")}
-		if _, grave := d.sockets.trouble(d.needed); !grave {
-			t.Error("a socket of another service is not open")
-		}
-	}
-	for text, want := range map[string]bool{"": false, "[milter]\nadd_header = true": false, "[milter]\nlisten = ['inet:127.0.0.1:1']": true} {
-		if c := mustLoad(t, text); c.Milter.Asked != want {
-			t.Errorf("%q: asked %v", text, c.Milter.Asked)
+// A milter or policy delegation at its default address that somebody else has is told,
+// and no reason to be unready; one that the configuration names is.
+func TestReadiness_ByDefault(t *testing.T) {
+	for _, service := range []string{"milter", "delegation"} {
+		for text, asked := range map[string]bool{"": false, "unix_group = 'postfix'": false, "listen = ['inet:127.0.0.1:1']": true} {
+			d := &daemon{}
+			d.cfg.Store(mustLoad(t, "["+service+"]\n"+text))
+			d.sockets = newSockets(d, nil)
+			d.sockets.open[service+" x"] = &socket{service: service, place: place{address: "x"}, err: errors.New("in use")}
+			if all, grave := d.sockets.trouble(d.needed); grave != asked || len(all) != 1 {
+				t.Errorf("[%s] %s: %q, grave %v", service, text, all, grave)
+			}
+			d.sockets.open["http y"] = &socket{service: "http", place: place{address: "y"}, err: errors.New("in use")}
+			if _, grave := d.sockets.trouble(d.needed); !grave {
+				t.Error("a socket of another service is not open")
+			}
 		}
 	}
 }

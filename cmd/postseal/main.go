@@ -91,7 +91,7 @@ and, as the last milter of outgoing mail, verifies signatures, alignment and Fro
 
   smtpd_milters = SIGNER, { inet:127.0.0.1:8465, default_action=accept }
 
-Policy delegation, where [delegation] listen turns it on, refuses recipients that have no chance:
+Policy delegation refuses recipients that have no chance while their sender is there:
 
   smtpd_recipient_restrictions = check_policy_service { inet:127.0.0.1:8464, timeout=3s, default_action=DUNNO }, ...
 

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	sawNoTLS      = "mx.partner.test[192.0.2.1]: TLS is required, but was not offered"
+	sawNoTLS  = "mx.partner.test[192.0.2.1]: TLS is required, but was not offered"
 	noTLSText = "postseal: mail to partner.test must be encrypted by our rule, and its mail hosts do not offer that: " + sawNoTLS
 )
 

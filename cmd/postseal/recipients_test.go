@@ -77,7 +77,9 @@ func newDesk(t testing.TB, text string) *desk {
 			k.warmed = append(k.warmed, string(domain))
 			return k.ruled
 		},
-		count: func(domain string, a policy.RecipientAction) { k.counted = append(k.counted, fmt.Sprint(domain, " ", a)) },
+		count: func(domain string, a policy.RecipientAction) {
+			k.counted = append(k.counted, fmt.Sprint(domain, " ", a))
+		},
 	}, k.registry)
 	return k
 }

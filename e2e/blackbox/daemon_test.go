@@ -100,6 +100,7 @@ func newDaemon(t testing.TB, c config) *daemon {
 func (d *daemon) usual() config {
 	return config{
 		"socketmap":  fmt.Sprintf("listen = [%q]\ndrain = \"1s\"", "inet:"+d.ip+":8463"),
+		"delegation": "listen = []",
 		"milter":     "listen = []",
 		"http":       fmt.Sprintf("listen = [%q]", "inet:"+d.ip+":8466"),
 		"control":    fmt.Sprintf("listen = %q", "unix:"+d.dir+"/c.sock"),
