@@ -81,7 +81,9 @@ func skip(t *testing.T, reason string) {
 	t.Skip(reason)
 }
 
-func TestStories(t *testing.T) {
+// postfixes are those that the tests run with.
+func postfixes(t *testing.T) []lab.Installation {
+	t.Helper()
 	var installations []lab.Installation
 	if unable == "" {
 		var err error
@@ -92,6 +94,11 @@ func TestStories(t *testing.T) {
 	if reason := missing(installations); reason != "" {
 		skip(t, reason)
 	}
+	return installations
+}
+
+func TestStories(t *testing.T) {
+	installations := postfixes(t)
 	for _, suite := range lab.MissingRoots() {
 		t.Run("postfix-of-"+suite, func(t *testing.T) {
 			skip(t, suite+"'s root file system is not there: e2e/roots.sh makes it")
