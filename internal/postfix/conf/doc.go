@@ -2,9 +2,9 @@
 // version, and the effective parameters of every service that runs smtp(8) or
 // lmtp(8), that is main.cf overlaid by the -o options of master.cf, expanded.
 //
-// It asks postconf(1) and nothing else, so that defaults, $name, ${name?…} and
-// compatibility_level mean what this version of Postfix makes of them. postconf
-// is run without a shell, with a deadline, a bound on its output, and almost
+// It asks postconf(1), and postmap(1) about tables that route mail (Router), so that defaults, $name, ${name?…} and
+// compatibility_level mean what this version of Postfix makes of them. Both
+// are run without a shell, with a deadline, a bound on its output, and almost
 // no environment.
 //
 // Only services whose smtp_tls_policy_maps names one of our sockets count

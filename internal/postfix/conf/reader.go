@@ -126,7 +126,8 @@ func (r *Reader) snapshot(ctx context.Context, p place) (*Snapshot, error) {
 	if main["mail_version"] == "" {
 		return nil, fmt.Errorf("%w: postconf told no mail_version", ErrUnreadable)
 	}
-	s := &Snapshot{ConfigDir: p.dir, QueueDirectory: main["queue_directory"], DaemonDirectory: main["daemon_directory"], Main: main, ReadAt: time.Now(), endpoints: r.Endpoints}
+	s := &Snapshot{ConfigDir: p.dir, QueueDirectory: main["queue_directory"], DaemonDirectory: main["daemon_directory"], Main: main, ReadAt: time.Now(),
+		endpoints: r.Endpoints, postmap: filepath.Join(filepath.Dir(p.postconf), "postmap")}
 	// A version in a form of its own stays unknown: nothing is assumed of it.
 	s.Version, _ = tlspolicy.ParseVersion(main["mail_version"])
 	fields, err := p.run(ctx, "-c", p.dir, "-F")

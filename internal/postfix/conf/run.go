@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -19,35 +21,52 @@ const (
 	maxServices     = 500              // services that run smtp(8) with options of their own
 	maxCAFile       = 16 << 20         // bytes; the system's bundle is about 220 kB
 	maxComplaint    = 300              // bytes of stderr in an error
+	maxListFile     = 1 << 20          // bytes of a file that a list of domains names
+	maxListDepth    = 4                // such files that name each other
+	maxBatch        = 200              // domains that one postmap is asked about
+	maxRoutes       = 50_000           // routes that are kept
 )
 
-// postconf runs `postconf args…` and gives its standard output. Warnings about
-// other parameters, on standard error, do not matter while it succeeds.
+// run runs `postconf args…` and gives its standard output. Warnings about other
+// parameters, on standard error, do not matter while it succeeds.
 func (p place) run(ctx context.Context, args ...string) (string, error) {
+	out, said, err := execute(ctx, p.postconf, "", args...)
+	if errors.Is(err, errExit) {
+		return "", fmt.Errorf("%w: postconf: %w: %q", ErrUnreadable, err, said[max(0, len(said)-maxComplaint):])
+	}
+	return out, err
+}
+
+// errExit: the program ran to its end, and did not exit with 0.
+var errExit = errors.New("failed")
+
+// execute runs one of Postfix's programs without a shell and gives what it wrote.
+func execute(ctx context.Context, program, stdin string, args ...string) (out, said string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, commandDeadline)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, p.postconf, args...)
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
 	if dir := os.Getenv("MAIL_CONFIG"); dir != "" {
 		cmd.Env = append(cmd.Env, "MAIL_CONFIG="+dir)
 	}
 	cmd.Dir = "/"
 	cmd.WaitDelay = killDelay
+	cmd.Stdin = strings.NewReader(stdin)
 	stdout, stderr := bounded{most: maxOutput}, bounded{most: maxOutput}
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
+	err = cmd.Run()
+	name := filepath.Base(program)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", fmt.Errorf("%w: %w", ErrNoPostfix, err)
+		return "", "", fmt.Errorf("%w: %w", ErrNoPostfix, err)
 	case ctx.Err() != nil:
-		return "", fmt.Errorf("%w: postconf %s: no answer: %w", ErrUnreadable, args[len(args)-1], ctx.Err())
+		return "", "", fmt.Errorf("%w: %s %s: no answer: %w", ErrUnreadable, name, args[len(args)-1], ctx.Err())
 	case stdout.over || stderr.over:
-		return "", fmt.Errorf("%w: postconf answered more than %d bytes", ErrUnreadable, maxOutput)
+		return "", "", fmt.Errorf("%w: %s answered more than %d bytes", ErrUnreadable, name, maxOutput)
 	case err != nil:
-		said := stderr.kept
-		return "", fmt.Errorf("%w: postconf: %w: %q", ErrUnreadable, err, said[max(0, len(said)-maxComplaint):])
+		err = fmt.Errorf("%w: %w", errExit, err)
 	}
-	return string(stdout.kept), nil
+	return string(stdout.kept), string(stderr.kept), err
 }
 
 // bounded keeps the first bytes and remembers that there were more. It has no

@@ -20,6 +20,7 @@ type Snapshot struct {
 	ReadAt   time.Time
 
 	endpoints  []string          // ours
+	postmap    string            // the program, beside postconf
 	tableTypes []string          // postconf -m
 	files      map[string]string // of CA files and folders that cannot be used: why
 	bundle     string            // the system's CA bundle

@@ -19,11 +19,11 @@ const (
 	maxRetryInterval = 5 * time.Minute
 )
 
-// Watch reads at once, and again when main.cf, master.cf, the smtp binary,
-// postconf or a CA file is another one than before (looked at every 5 seconds).
-// Each time onChange is told the result of Read, from this goroutine. Watch
-// returns the context's error when it ends; who wants to read sooner, or with
-// other Endpoints, ends it and watches with a new Reader.
+// Watch reads at once, and again when main.cf, master.cf, the smtp binary, postconf,
+// a CA file or a table that routes mail is another one than before (looked at every 5
+// seconds). Each time onChange is told the result of Read, from this goroutine. Watch
+// returns the context's error when it ends; who wants to read sooner, or with other
+// Endpoints, ends it and watches with a new Reader.
 func (r *Reader) Watch(ctx context.Context, onChange func(*Snapshot, error)) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
@@ -78,6 +78,7 @@ func (r *Reader) watched(p place, s *Snapshot) []string {
 	}
 	if s != nil {
 		files = append(files, filepath.Join(s.DaemonDirectory, "smtp"))
+		files = append(files, s.routingFiles()...)
 		for _, sv := range s.Ours() {
 			if file := sv.Param("smtp_tls_CAfile"); file != "" {
 				files = append(files, absolute(file, s.QueueDirectory))
