@@ -94,6 +94,7 @@ func newDaemon(ctx context.Context, opts *globalOptions, logger *slog.Logger) (*
 		Fetch: func(ctx context.Context, domain string) (mtasts.Fetched, error) {
 			return d.fetcher.Load().Fetch(ctx, domain)
 		},
+		Route: func(ctx context.Context, domain string) string { return d.postfix.routing.Unbound(ctx, domain) },
 	})
 	if err != nil {
 		return nil, errors.Join(err, d.store.Close())
@@ -223,6 +224,7 @@ func (d *daemon) run(ctx context.Context) error {
 	work.Go(func() { d.tell("engine", d.engine.Run(life)) })
 	work.Go(func() { d.signed.run(life) })
 	work.Go(func() { d.postfix.run(life) })
+	work.Go(func() { d.postfix.routing.run(life) })
 	work.Go(func() { d.settle(life, d.resolver.Ready) })
 	err := d.listen(ctx, d.config())
 	d.reloading.Unlock()
@@ -425,6 +427,7 @@ func (d *daemon) explain(ctx context.Context, key string, live bool) (policy.Exp
 	}
 	x, err := d.engine.Explain(ctx, key, live)
 	if err == nil {
+		x.Warnings = append(x.Warnings, d.postfix.routing.warnings(ctx, x)...)
 		x.Warnings = append(x.Warnings, d.postfix.warnings()...)
 	}
 	return x, err
@@ -458,6 +461,7 @@ func (d *daemon) readiness() readiness {
 	if suspended, why := d.resolver.Suspended(); suspended && d.config().DANEMode() != policy.ModeOff {
 		r.Detail = append(r.Detail, "DANE is out of action: "+why)
 	}
+	r.Detail = append(r.Detail, d.postfix.routing.detail()...)
 	r.Detail = orEmpty(append(r.Detail, d.postfix.warnings()...))
 	slices.Sort(r.Detail)
 	return r

@@ -24,7 +24,8 @@ const versionMemory = 24 * time.Hour
 
 // postfixWatch knows the Postfix beside the daemon, where postconf can be run.
 type postfixWatch struct {
-	d *daemon
+	d       *daemon
+	routing *routing
 
 	mu       sync.Mutex
 	reader   *conf.Reader
@@ -38,7 +39,7 @@ type postfixWatch struct {
 }
 
 func newPostfixWatch(d *daemon) *postfixWatch {
-	w := &postfixWatch{d: d, reader: newReader(d), seen: map[tlspolicy.Version]time.Time{}}
+	w := &postfixWatch{d: d, routing: newRouting(d), reader: newReader(d), seen: map[tlspolicy.Version]time.Time{}}
 	if d.registry != nil {
 		d.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "postseal_postfix_problems",
 			Help: "Problems of Postfix's configuration that stop mail or make answers void."}, w.severe))
@@ -93,6 +94,7 @@ func (w *postfixWatch) reread() {
 	if w.again != nil {
 		w.again()
 	}
+	w.routing.look() // as our rules may have
 }
 
 // take keeps a snapshot and tells the engine and the log what follows from it.
@@ -116,6 +118,7 @@ func (w *postfixWatch) take(s *conf.Snapshot, err error) {
 	w.mu.Unlock()
 	w.tellProblems()
 	w.reckon()
+	w.routing.take(s)
 }
 
 // stamp notes that the snapshot's version is there now. w.mu is held.

@@ -96,9 +96,11 @@ func (w *World) NewPostfix(in Installation, name, listen, main string) (*Postfix
 	}
 	base := fmt.Sprintf(baseConfig, p.dir, name, w.CAFile())
 	files := map[string]string{
-		"main.cf":      mergeConfig(base, strings.ReplaceAll(main, "LAB", w.Dir)),
-		"master.cf":    fmt.Sprintf(masterConfig, listen),
-		"bin/postconf": fmt.Sprintf("#!/bin/sh\nexec chroot %s postconf \"$@\"\n", in.Root),
+		"main.cf":   mergeConfig(base, strings.ReplaceAll(main, "LAB", w.Dir)),
+		"master.cf": fmt.Sprintf(masterConfig, listen),
+	}
+	for _, program := range []string{"postconf", "postmap"} {
+		files["bin/"+program] = fmt.Sprintf("#!/bin/sh\nexec chroot %s %s \"$@\"\n", in.Root, program)
 	}
 	for file, text := range files {
 		if err := os.WriteFile(filepath.Join(p.dir, file), []byte(text), 0o755); err != nil {

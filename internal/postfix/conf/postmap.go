@@ -3,7 +3,6 @@ package conf
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -26,7 +25,7 @@ func (s *Snapshot) ask(ctx context.Context, tables, keys []string) (map[string]s
 	// postmap exits with 1 also where it has found nothing: what failed it says
 	// (postmap.c: postmap_queries).
 	if complaint := fatal(said); complaint != "" {
-		return nil, fmt.Errorf("%w: %s", ErrUnreadable, complaint)
+		return nil, tableError(complaint)
 	}
 	if err != nil && !errors.Is(err, errExit) {
 		return nil, err
@@ -39,6 +38,12 @@ func (s *Snapshot) ask(ctx context.Context, tables, keys []string) (map[string]s
 	}
 	return found, nil
 }
+
+// tableError is ErrUnreadable in Postfix's words about a table.
+type tableError string
+
+func (e tableError) Error() string { return string(e) }
+func (e tableError) Unwrap() error { return ErrUnreadable }
 
 // fatal is what a program of Postfix says that gives up, empty when it does not.
 func fatal(said string) string {

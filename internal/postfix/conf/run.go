@@ -63,8 +63,10 @@ func execute(ctx context.Context, program, stdin string, args ...string) (out, s
 		return "", "", fmt.Errorf("%w: %s %s: no answer: %w", ErrUnreadable, name, args[len(args)-1], ctx.Err())
 	case stdout.over || stderr.over:
 		return "", "", fmt.Errorf("%w: %s answered more than %d bytes", ErrUnreadable, name, maxOutput)
-	case err != nil:
+	case cmd.ProcessState != nil && cmd.ProcessState.ExitCode() > 0:
 		err = fmt.Errorf("%w: %w", errExit, err)
+	case err != nil: // not started, or killed
+		err = fmt.Errorf("%w: %s: %w", ErrUnreadable, name, err)
 	}
 	return string(stdout.kept), string(stderr.kept), err
 }
