@@ -35,7 +35,7 @@ func (s *Store) checkDaily(life context.Context) {
 		case <-timer.C:
 		}
 		if err := s.Check(life); err != nil && life.Err() == nil {
-			s.log.Warn("the cache file could not be checked", "error", err)
+			s.log.Warn("the "+s.name+" file could not be checked", "error", err)
 		}
 		timer.Reset(checkEvery)
 	}

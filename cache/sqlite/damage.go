@@ -23,7 +23,7 @@ func (s *Store) repair(d *database, cause error) {
 	ctx, cancel := context.WithTimeout(context.Background(), salvageTime+queryTimeout)
 	defer cancel()
 	if err := d.close(); err != nil {
-		s.log.Debug("a damaged cache file was not closed cleanly", "error", err)
+		s.log.Debug("a damaged "+s.name+" file was not closed cleanly", "error", err)
 	}
 	next, err := s.replace(ctx, cause)
 	if err != nil {
@@ -53,7 +53,7 @@ func (s *Store) replace(ctx context.Context, cause error) (*database, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w: and it cannot be moved aside: %w", cache.ErrDamaged, s.path, cause, errors.Join(err, removeAll(fresh)))
 	}
-	s.log.Error("the cache file was damaged and has been moved aside; policies that were lost are fetched again",
+	s.log.Error("the "+s.name+" file was damaged and has been moved aside; "+s.loss,
 		"aside", aside, "cause", cause, "salvaged", result.records, "complete", result.complete, "took", time.Since(started))
 	s.forgetDamaged()
 	d, err := openDatabase(ctx, s.path)
@@ -112,7 +112,7 @@ func (s *Store) forgetDamaged() {
 	slices.Sort(names) // by time
 	for ; len(names) > keepDamaged; names = names[1:] {
 		if err := removeAll(names[0]); err != nil {
-			s.log.Warn("an old damaged cache file could not be removed", "file", names[0], "error", err)
+			s.log.Warn("an old damaged "+s.name+" file could not be removed", "file", names[0], "error", err)
 		}
 	}
 }

@@ -23,8 +23,8 @@ var ErrHeld = errors.New("cache/sqlite: held by another process")
 
 // heldError names the holder of a lock.
 type heldError struct {
-	path string
-	pid  int // 0: it has not said
+	path, name string
+	pid        int // 0: it has not said
 }
 
 func (e *heldError) Error() string {
@@ -32,16 +32,15 @@ func (e *heldError) Error() string {
 	if e.pid > 0 {
 		holder += fmt.Sprintf(" (process %d)", e.pid)
 	}
-	return holder + " has " + e.path + ": stop it, or give this one a [cache] path of its own"
+	return holder + " has " + e.path + ": stop it, or give this one a [" + e.name + "] path of its own"
 }
 
 func (e *heldError) Unwrap() []error { return []error{ErrHeld, cache.ErrReadOnly} }
 
 // acquire takes the lock of the store at path and leaves the process id in the
 // lock file, for whoever comes second.
-func acquire(path string) (*lock, error) {
-	name := path + ".lock"
-	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+func acquire(path, name string) (*lock, error) {
+	file, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +48,7 @@ func acquire(path string) (*lock, error) {
 	case errors.Is(err, unix.EWOULDBLOCK):
 		pid := holderOf(file)
 		file.Close()
-		return nil, &heldError{path, pid}
+		return nil, &heldError{path, name, pid}
 	case err != nil:
 		file.Close()
 		return nil, fmt.Errorf("%w: %s: its file system has no locks: put it on a local disk: %w", cache.ErrReadOnly, path, err)

@@ -72,11 +72,11 @@ func (s *Store) purgeHourly(life context.Context) {
 		now := time.Now()
 		// Round takes the monotonic clock away, and Sub compares wall clocks.
 		if wall, passed := now.Round(0).Sub(last.Round(0)), now.Sub(last); !plausible(wall, passed) {
-			s.log.Warn("the clock was set, expired records of the cache are kept for now", "by", wall-passed)
+			s.log.Warn("the clock was set, expired records of the "+s.name+" are kept for now", "by", wall-passed)
 		} else if removed, err := s.purge(life, now); err != nil && life.Err() == nil {
-			s.log.Warn("expired records could not be removed from the cache", "removed", removed, "error", err)
+			s.log.Warn("expired records could not be removed from the "+s.name, "removed", removed, "error", err)
 		} else if removed > 0 {
-			s.log.Debug("expired records were removed from the cache", "removed", removed)
+			s.log.Debug("expired records were removed from the "+s.name, "removed", removed)
 		}
 		last = now
 	}

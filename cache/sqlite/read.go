@@ -30,7 +30,7 @@ func (s *Store) Get(ctx context.Context, kind cache.Kind, key string) (cache.Rec
 }
 
 func (s *Store) logMismatch(w row) {
-	s.log.Error("a record of the cache is damaged and ignored", "kind", string(w.kind), "key", string(w.key))
+	s.log.Error("a record of the "+s.name+" is damaged and ignored", "kind", string(w.kind), "key", string(w.key))
 }
 
 // All implements cache.Store. It reads in chunks and holds nothing while the
@@ -79,7 +79,7 @@ func (s *Store) last(ctx context.Context) (last int64, err error) {
 		}
 		err := fmt.Errorf("%w: %s: %d records in the table, %d in its index", cache.ErrDamaged, s.path, table, index)
 		if s.refusal != nil { // nothing will be repaired: some records are better than none
-			s.log.Error("the cache file is damaged, records may be missing", "error", err)
+			s.log.Error("the "+s.name+" file is damaged, records may be missing", "error", err)
 			return nil
 		}
 		return err

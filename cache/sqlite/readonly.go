@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -119,7 +120,7 @@ func OpenReadOnly(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	if err := checkPlace(path); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("cache/sqlite: %s: there is no cache yet, or the path is another: %w", path, err)
+		return nil, fmt.Errorf("cache/sqlite: %s: there is no %s yet, or the path is another: %w", path, cmp.Or(cfg.Name, "cache"), err)
 	} else if err != nil {
 		return nil, explain(path, err)
 	}
@@ -127,7 +128,7 @@ func OpenReadOnly(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, explain(path, err)
 	}
-	s := newStore(path, cfg.Logger)
+	s := newStore(path, cfg)
 	s.db = d
 	s.refusal = fmt.Errorf("%w: %s was opened for reading", cache.ErrReadOnly, path)
 	return s, nil

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,11 +23,19 @@ type Config struct {
 	Path string
 	// Logger hears of damage and of a disk that cannot be written. nil: nobody does.
 	Logger *slog.Logger
+	// Name is the section of the configuration that has the path, and what the
+	// store is called. Empty: "cache".
+	Name string
+	// Loss says, beside a message of damage, what that comes to. Empty: that policies
+	// are fetched again.
+	Loss string
 }
 
 // Store is a cache.Store in a file. Open makes one.
 type Store struct {
 	path    string
+	name    string // as in Config, never empty
+	loss    string
 	log     *slog.Logger
 	refusal error // why nothing is ever written: OpenReadOnly
 
@@ -59,12 +68,14 @@ type found struct {
 
 var _ cache.Store = (*Store)(nil)
 
-func newStore(path string, log *slog.Logger) *Store {
+func newStore(path string, cfg Config) *Store {
+	log := cfg.Logger
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{
 		path: path, log: log.With("path", path),
+		name: cmp.Or(cfg.Name, "cache"), loss: cmp.Or(cfg.Loss, "policies that were lost are fetched again"),
 		changed: make(chan struct{}), ops: make(chan *op, queueLength), damage: make(chan found, 1),
 	}
 	s.life, s.end = context.WithCancel(context.Background())
@@ -85,7 +96,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := newStore(path, cfg.Logger)
+	s := newStore(path, cfg)
 	if s.db, err = s.openForWriting(ctx); err != nil {
 		err = explain(path, err)
 		if s.db = s.fallBack(ctx, err); s.db == nil {
@@ -108,14 +119,14 @@ func (s *Store) openForWriting(ctx context.Context) (*database, error) {
 		return nil, err
 	}
 	if s.lock == nil {
-		l, err := acquire(s.path)
+		l, err := acquire(s.path, s.name)
 		if err != nil {
 			return nil, err
 		}
 		s.lock = l
 	}
 	if size(s.path) == 0 && size(s.path+"-wal") <= 0 {
-		s.log.Warn("the cache file is empty, starting from nothing")
+		s.log.Warn("the " + s.name + " file is empty, starting from nothing")
 	}
 	d, err := openDatabase(ctx, s.path)
 	if err != nil && damaged(err) {
@@ -252,8 +263,8 @@ func (s *Store) note(fault error) {
 	s.fault = fault
 	s.mu.Unlock()
 	if fault != nil && before == nil {
-		s.log.Error("the cache cannot be relied on", "error", fault)
+		s.log.Error("the "+s.name+" cannot be relied on", "error", fault)
 	} else if fault == nil && before != nil {
-		s.log.Info("the cache can be written again")
+		s.log.Info("the " + s.name + " can be written again")
 	}
 }
