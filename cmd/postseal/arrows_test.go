@@ -27,6 +27,7 @@ var arrows = map[string][]string{
 	"internal/server":                {},
 	"internal/sender":                {},
 	"internal/reach":                 {},
+	"internal/ledger":                {"cache"},
 	"milter":                         {"milter/dkim", "milter/dmarc", "milter/align", "internal/sender", "internal/server"},
 	"milter/dkim":                    {},
 	"milter/dmarc":                   {},
