@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -51,11 +52,23 @@ func (r *reading) read(c *Config) (rules []*table) {
 
 	r.readDestinations(top, c)
 
-	valueOf(top.section("cache"), "path", "a path", &c.Cache.Path, absolutePath)
-	valueOf(top.section("ledger"), "path", "a path", &c.Ledger.Path, absolutePath)
+	readStores(top.section("cache"), top.section("ledger"), c)
 
 	r.readSenders(top.section("senders"), &c.Senders)
 	return top.sections("rule")
+}
+
+// readStores reads where the files are.
+func readStores(cache, ledger *table, c *Config) {
+	valueOf(cache, "path", "a path", &c.Cache.Path, absolutePath)
+	if _, given := ledger.values["path"]; !given {
+		// Who moves the one moves both, and no two daemons meet in the other.
+		c.Ledger.Path = filepath.Join(filepath.Dir(c.Cache.Path), "ledger.db")
+	}
+	valueOf(ledger, "path", "a path", &c.Ledger.Path, absolutePath)
+	if c.Ledger.Path == c.Cache.Path {
+		ledger.fail("path", "%q is that of [cache]; each needs a file of its own", c.Ledger.Path)
+	}
 }
 
 // readDestinations reads what decides about destinations.

@@ -313,6 +313,7 @@ func TestConfig_Refused(t *testing.T) {
 		{"[cache]\npath = ''", "absolute path"},
 		{"[cache]\npath = 'postseal.db'", "absolute path"},
 		{"[ledger]\npath = '/var/lib/'", "absolute path"},
+		{"[cache]\npath = '/a/b.db'\n[ledger]\npath = '/a/b.db'", `postseal.toml:4: ledger.path: "/a/b.db" is that of [cache]`},
 		{"[delegation]\nlisten = ['inet:127.0.0.1:8463']", `delegation.listen[0]: "inet:127.0.0.1:8463" is taken by [socketmap]`},
 		{"[http]\nlisten = ['inet:127.0.0.1:8463']", `http.listen[0]: "inet:127.0.0.1:8463" is taken by [socketmap]`},
 	} {

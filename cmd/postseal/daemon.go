@@ -39,6 +39,7 @@ type daemon struct {
 	registry *prometheus.Registry
 
 	store     cache.Store
+	book      *book
 	resolver  *resolver.Resolver
 	fetcher   atomic.Pointer[mtasts.Fetcher]
 	engine    *policy.Engine
@@ -89,15 +90,17 @@ func newDaemon(ctx context.Context, opts *globalOptions, logger *slog.Logger) (*
 		return nil, errors.Join(err, d.store.Close())
 	}
 	d.fetcher.Store(fetcher)
+	d.book = d.newBook(ctx, cfg.Ledger.Path)
 	d.engine, err = policy.New(policy.Config{
 		Resolver: d.resolver, Store: d.store, Logger: logger, Registerer: d.registry, Settings: engineSettings(cfg),
+		Observer: d.book, Secured: d.book.secured,
 		Fetch: func(ctx context.Context, domain string) (mtasts.Fetched, error) {
 			return d.fetcher.Load().Fetch(ctx, domain)
 		},
 		Route: func(ctx context.Context, domain string) string { return d.postfix.routing.Unbound(ctx, domain) },
 	})
 	if err != nil {
-		return nil, errors.Join(err, d.store.Close())
+		return nil, errors.Join(err, d.book.close(), d.store.Close())
 	}
 	d.gate = newGate(d.engine, func() time.Duration { return d.config().TLSPolicy.Deadline })
 	d.socketmap = &socketmap.Server{Handler: d.gate, Drain: cfg.Socketmap.Drain, Logger: logger}
@@ -106,7 +109,7 @@ func newDaemon(ctx context.Context, opts *globalOptions, logger *slog.Logger) (*
 	}
 	registerSocketmap(d.registry, d.socketmap)
 	if err := d.newMilter(cfg); err != nil {
-		return nil, errors.Join(err, d.store.Close())
+		return nil, errors.Join(err, d.book.close(), d.store.Close())
 	}
 	d.newDelegation(cfg)
 	d.postfix = newPostfixWatch(d)
@@ -214,6 +217,10 @@ func (d *daemon) run(ctx context.Context) error {
 		end()
 		d.inspector.Close()
 		work.Wait()
+		// Before the store: whoever waits for that one finds both free.
+		if err := d.book.close(); err != nil {
+			d.log.Error("the ledger did not close cleanly", "error", err)
+		}
 		if err := d.store.Close(); err != nil {
 			d.log.Error("the store did not close cleanly", "error", err)
 		}
@@ -223,6 +230,7 @@ func (d *daemon) run(ctx context.Context) error {
 	d.postfix.read(life)
 	work.Go(func() { d.tell("engine", d.engine.Run(life)) })
 	work.Go(func() { d.signed.run(life) })
+	work.Go(func() { d.tell("ledger", d.book.Run(life)) })
 	work.Go(func() { d.postfix.run(life) })
 	work.Go(func() { d.postfix.routing.run(life) })
 	work.Go(func() { d.settle(life, d.resolver.Ready) })
@@ -369,6 +377,9 @@ func (d *daemon) reload() error {
 	if old.Cache.Path != cfg.Cache.Path {
 		d.log.Warn("[cache] path takes effect at a restart", "path", cfg.Cache.Path)
 	}
+	if old.Ledger.Path != cfg.Ledger.Path {
+		d.log.Warn("[ledger] path takes effect at a restart", "path", cfg.Ledger.Path)
+	}
 	if old.Socketmap.Drain != cfg.Socketmap.Drain {
 		d.log.Warn("[socketmap] drain takes effect at a restart", "drain", cfg.Socketmap.Drain)
 	}
@@ -381,6 +392,7 @@ func (d *daemon) reload() error {
 	d.fetcher.Store(fetcher)
 	d.cfg.Store(cfg)
 	d.decideAnew()
+	d.book.rules.Clear() // those of the configuration before
 	d.inspector.Configure(milterSettings(cfg))
 	d.postfix.reread()
 	d.log.Info("configuration read again", "config", cfg.Path, "rules", len(cfg.Rules.All()))
@@ -457,6 +469,9 @@ func (d *daemon) readiness() readiness {
 	r := readiness{Detail: detail, Ready: !grave}
 	if err := d.store.Err(); err != nil {
 		r.Detail = append(r.Detail, "store: "+err.Error())
+	}
+	if err := d.book.Err(); err != nil {
+		r.Detail = append(r.Detail, "ledger: "+err.Error())
 	}
 	if suspended, why := d.resolver.Suspended(); suspended && d.config().DANEMode() != policy.ModeOff {
 		r.Detail = append(r.Detail, "DANE is out of action: "+why)
