@@ -37,6 +37,7 @@ func (c *control) handler() http.Handler {
 	mux.HandleFunc("GET /ready", c.ready)
 	mux.HandleFunc("GET /policies", c.policies)
 	mux.HandleFunc("GET /static-map", c.staticMap)
+	mux.HandleFunc("GET /report/enforced", c.reportEnforced)
 	mux.HandleFunc("POST /policies", c.importPolicies)
 	mux.HandleFunc("GET /policy", c.show)
 	mux.HandleFunc("POST /policy/refresh", c.refresh)

@@ -106,7 +106,7 @@ Exit codes: 0 fine, 1 findings or refusal, 2 usage or failure.`,
 	root.PersistentFlags().StringVarP(&opts.configPath, "config", "c", defaultConfigPath, "configuration file")
 	root.PersistentFlags().BoolVar(&opts.json, "json", false, "print a JSON object")
 	root.AddCommand(
-		newServeCommand(opts), newExplainCommand(opts), newCacheCommand(opts), newCheckMessageCommand(opts), newConfigCommand(opts),
+		newServeCommand(opts), newExplainCommand(opts), newCacheCommand(opts), newCheckMessageCommand(opts), newReportCommand(opts), newConfigCommand(opts),
 		newReloadCommand(opts), newHealthcheckCommand(opts), newVersionCommand(opts),
 	)
 	refuseUnknownCommands(root)

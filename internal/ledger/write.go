@@ -180,7 +180,11 @@ func (l *Ledger) mergedDestination(ctx context.Context, n name, e event) ([]cach
 	}
 	before.Name = n.destination
 	now, change := before.with(e)
-	r, err := record(kindDestination, n.key(), now, latest(now.LastAsked, now.Changed))
+	used := latest(now.LastAsked, now.Changed)
+	for _, h := range now.Hosts {
+		used = latest(used, h.At)
+	}
+	r, err := record(kindDestination, n.key(), now, used)
 	if err != nil || change == nil {
 		return []cache.Record{r}, err
 	}
