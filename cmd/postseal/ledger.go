@@ -112,10 +112,5 @@ func (b *book) rule(r *policy.Rule) *ledger.Rule {
 }
 
 func keptRule(r *policy.Rule) *ledger.Rule {
-	return ledger.NewRule(ledger.Rule{Source: r.Source, Match: r.Match, Sender: r.Sender, Level: r.Level(), Unreachable: unreachableText(r.Unreachable), Reason: r.Reason, Until: r.Until})
-}
-
-// unreachableText is the value of the rule's key.
-func unreachableText(u policy.Unreachable) string {
-	return [...]string{policy.UnreachableQueue: "queue", policy.UnreachableDefer: "defer", policy.UnreachableRefuse: "refuse"}[u]
+	return ledger.NewRule(ledger.Rule{Source: r.Source, Match: r.Match, Sender: r.Sender, Level: r.Level(), Unreachable: r.Unreachable.String(), Reason: r.Reason, Until: r.Until})
 }
