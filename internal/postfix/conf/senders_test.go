@@ -13,8 +13,8 @@ const (
 	enforcedMap = "socketmap:inet:127.0.0.1:8463:postseal-enforced"
 )
 
-// classes is a Postfix that is set up for rules with sender, but for what change does.
-func classes(change func(main, enforced map[string]string)) *Snapshot {
+// withClasses is a Postfix that is set up for rules with sender, but for what change does.
+func withClasses(change func(main, enforced map[string]string)) *Snapshot {
 	main := params("sender_dependent_default_transport_maps", senderMap, "default_transport", "smtp", "transport_maps", "",
 		"mydestination", "a.example", "relay_domains", "a.example")
 	own := params("smtp_tls_policy_maps", enforcedMap, "smtp_tls_security_level", "encrypt")
@@ -52,7 +52,7 @@ func TestT41_Senders(t *testing.T) {
 		{"no smtp", func(m, _ map[string]string) { m["default_transport"] = "error:closed" }, true, "is no smtp(8)", "write no [[rule]] with sender"},
 		{"transports", func(m, _ map[string]string) { m["transport_maps"], m["relay_domains"] = "hash:/x", "b.example" }, false, "destinations of transport_maps and relay_domains have", enforcedMap},
 	} {
-		s := classes(c.change)
+		s := withClasses(c.change)
 		p := s.Problems(wants())
 		if i := slices.IndexFunc(p, func(p Problem) bool { return p.ID == sendersID }); i < 0 || p[i].Severe != c.severe || !strings.Contains(p[i].Text, c.text) || !strings.Contains(p[i].Fix, c.fix) {
 			t.Errorf("%s: %+v", c.name, p)
@@ -64,7 +64,7 @@ func TestT41_Senders(t *testing.T) {
 			}
 		}
 	}
-	s := classes(func(_, _ map[string]string) {})
+	s := withClasses(func(_, _ map[string]string) {})
 	if p := s.Problems(wants()); len(p) > 0 {
 		t.Errorf("all is well: %+v", p)
 	}
@@ -81,7 +81,7 @@ func TestT41_Senders(t *testing.T) {
 // CMB-15: what a service demands that asks for postseal-enforced says nothing about
 // the floor of the others.
 func TestCMB15_EnforcedServices(t *testing.T) {
-	s := classes(func(_, _ map[string]string) {})
+	s := withClasses(func(_, _ map[string]string) {})
 	if l, known := s.Level(); l != tlspolicy.Dane || !known {
 		t.Errorf("level %s, %t", l, known)
 	}
@@ -89,7 +89,7 @@ func TestCMB15_EnforcedServices(t *testing.T) {
 	if _, known := s.Level(); known {
 		t.Error("known without a service that inherits its level")
 	}
-	if s = classes(func(main, _ map[string]string) {
+	if s = withClasses(func(main, _ map[string]string) {
 		main["smtp_tls_policy_maps"], main["smtp_tls_security_level"] = enforcedMap, "none"
 	}); len(s.Problems(wants())) > 0 {
 		t.Errorf("postseal-enforced for everything: %+v", s.Problems(wants()))
