@@ -50,6 +50,7 @@ func (p *Prober) attempt(parent context.Context, t *Target, d *demand, address n
 func (c *conversation) run(ctx context.Context) {
 	if err := c.connect(ctx); err != nil {
 		c.unknown(fmt.Sprintf("connect to %s: %s", c.namaddrport(), errorText(err)), err)
+		c.a.NoRoute = noRoute(err)
 		return
 	}
 	defer c.conn.Close()
@@ -266,6 +267,12 @@ func (c *conversation) namaddr() string {
 
 func (c *conversation) namaddrport() string {
 	return fmt.Sprintf("%s:%d", c.namaddr(), c.a.Address.Port())
+}
+
+// noRoute: connect(2) failed before a packet left, for want of a route or of an
+// address of that family to come from.
+func noRoute(err error) bool {
+	return errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
 }
 
 // errorText is an error of connect(2) in the words of strerror(3).

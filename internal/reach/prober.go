@@ -30,16 +30,31 @@ type Prober struct {
 	Timeouts Timeouts
 	// MaxConns is how many connections there are at once; 0 is DefaultMaxConns.
 	MaxConns int
+	// Turns are shared with other probers, whose connections then count as well; nil:
+	// its own, for MaxConns.
+	Turns *Turns
 	// Dial connects instead of the system's TCP, if given; LocalAddr4 and
 	// LocalAddr6 are then its own affair.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Logger gets one line for each attempt, at level debug; nil: none.
 	Logger *slog.Logger
 
-	once  sync.Once
-	slots chan struct{}
-	hosts turnstile
-	addrs turnstile
+	once sync.Once
+}
+
+// Turns keep connections apart: so many at once, one to a host and port, and one to an
+// address and port.
+type Turns struct {
+	slots        chan struct{}
+	hosts, addrs turnstile
+}
+
+// NewTurns makes turns for so many connections; 0 is DefaultMaxConns.
+func NewTurns(conns int) *Turns {
+	if conns <= 0 {
+		conns = DefaultMaxConns
+	}
+	return &Turns{slots: make(chan struct{}, conns)}
 }
 
 // Timeouts are how long each step of an attempt may take; 0 means the default.
@@ -67,8 +82,13 @@ func (p *Prober) Probe(ctx context.Context, t Target) Result {
 	addresses := t.Addresses[:min(len(t.Addresses), MaxAddresses)]
 	attempts := make([]Attempt, 0, len(addresses))
 	leave := func() {}
+	p.once.Do(func() {
+		if p.Turns == nil {
+			p.Turns = NewTurns(p.MaxConns)
+		}
+	})
 	if err == nil {
-		leave, err = p.hosts.enter(ctx, hostKey(&t))
+		leave, err = p.Turns.hosts.enter(ctx, hostKey(&t))
 	}
 	defer leave()
 	for _, ip := range addresses {
@@ -89,24 +109,17 @@ func (p *Prober) Probe(ctx context.Context, t Target) Result {
 // turn waits until the address and a slot are free. Whoever has an address waits
 // only for a slot, and whoever has a slot for nothing, so all get through.
 func (p *Prober) turn(ctx context.Context, t *Target, d *demand, address netip.AddrPort) (Attempt, error) {
-	leave, err := p.addrs.enter(ctx, address.String())
+	leave, err := p.Turns.addrs.enter(ctx, address.String())
 	if err != nil {
 		return Attempt{}, err
 	}
 	defer leave()
-	p.once.Do(func() {
-		n := p.MaxConns
-		if n <= 0 {
-			n = DefaultMaxConns
-		}
-		p.slots = make(chan struct{}, n)
-	})
 	select {
-	case p.slots <- struct{}{}:
+	case p.Turns.slots <- struct{}{}:
 	case <-ctx.Done():
 		return Attempt{}, context.Cause(ctx)
 	}
-	defer func() { <-p.slots }()
+	defer func() { <-p.Turns.slots }()
 	return p.attempt(ctx, t, d, address), nil
 }
 

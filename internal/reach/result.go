@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,6 +69,9 @@ type Attempt struct {
 	Keywords         []string
 	// Offered says that STARTTLS was among the keywords.
 	Offered bool
+	// NoRoute: this machine has no way to the address at all, as to every IPv6 address
+	// where there is no IPv6.
+	NoRoute bool
 
 	// Handshake says that TLS was established; the fields down to Chain are those
 	// of the session.
@@ -115,6 +119,11 @@ func (a *Attempt) Expires() time.Time {
 // missing.
 func fold(t *Target, attempts []Attempt, complete bool) Result {
 	r := Result{Host: t.Host, Port: t.port(), Level: t.Level, Attempts: attempts}
+	// Postfix cannot deliver where there is no route either: such an address takes no
+	// part as long as another was really tried.
+	if routed := slices.DeleteFunc(slices.Clone(attempts), func(a Attempt) bool { return a.NoRoute }); len(routed) > 0 {
+		attempts = routed
+	}
 	if len(attempts) == 0 {
 		r.Text = "no address of " + printable(t.Host) + " is known"
 		return r

@@ -191,7 +191,7 @@ func TestTurns(t *testing.T) {
 				t.Errorf("%s: %d at once", key, n)
 			}
 		}
-		if len(prober.hosts.all)+len(prober.addrs.all)+len(prober.slots) != 0 {
+		if len(prober.Turns.hosts.all)+len(prober.Turns.addrs.all)+len(prober.Turns.slots) != 0 {
 			t.Error("somebody is still waiting")
 		}
 	})
