@@ -113,6 +113,7 @@ func newDaemon(ctx context.Context, opts *globalOptions, logger *slog.Logger) (*
 	}
 	d.newDelegation(cfg)
 	d.postfix = newPostfixWatch(d)
+	d.book.routes = d.postfix.routing.unboundAll
 	return d, nil
 }
 

@@ -12,7 +12,7 @@ import (
 func (d *daemon) newDelegation(c *Config) {
 	d.delegated = &delegation.Server{
 		Handler: newRecipients(recipients{
-			config: d.config, verdict: d.engine.Recipient, nullMX: d.inspector.NullMX, log: d.log,
+			config: d.config, verdict: d.engine.Recipient, nullMX: d.inspector.NullMX, count: d.book.refused, log: d.log,
 		}, d.registry),
 		Deadline: c.Delegation.Deadline, Logger: d.log,
 	}

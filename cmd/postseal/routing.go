@@ -120,6 +120,24 @@ func (r *routing) Unbound(ctx context.Context, destination string) string {
 	return route.Obstacle
 }
 
+// unboundAll says the same for many domains; those of which nobody knows are left out.
+func (r *routing) unboundAll(ctx context.Context, domains []string) map[string]string {
+	r.mu.Lock()
+	router := r.router
+	r.mu.Unlock()
+	why := map[string]string{}
+	if router == nil {
+		return why
+	}
+	for chunk := range slices.Chunk(domains, routesAtOnce) {
+		routes, _ := router.Routes(ctx, chunk) // what could not be had is not there
+		for domain, route := range routes {
+			why[domain] = route.Obstacle
+		}
+	}
+	return why
+}
+
 // cause is something that keeps rules from binding.
 type cause struct {
 	obstacle string
