@@ -17,17 +17,27 @@ import (
 // over: it answers DUNNO and serves on, while the goroutine that is stuck in the
 // Handler owns nothing any more but the request, and ends when the Handler
 // returns.
+//
+// A call that ended in time, and whose context nobody waited for, is used again for the
+// next request of the connection.
 type call struct {
 	context.Context // for its values
-	deadline        time.Time
 	request         Request
-	hash            uint64 // of the request
+	hash            uint64 // of the request, see memory.hash
 	rest            []byte // what came after the request
 
-	mu   sync.Mutex
-	over bool          // by the Handler's return or the deadline, whichever came first
-	done chan struct{} // nil: nobody asked yet
-	err  error
+	mu       sync.Mutex
+	deadline time.Time
+	running  bool          // until the Handler's return or the deadline, whichever comes first
+	done     chan struct{} // nil: nobody asked yet
+	err      error
+}
+
+// begin begins the call anew.
+func (k *call) begin(deadline time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.deadline, k.running, k.err = deadline, true, nil
 }
 
 // Deadline is when DUNNO is sent.
@@ -80,10 +90,10 @@ func (k *call) cancel() {
 
 // ask calls the Handler. False: the deadline came first, and the connection belongs to
 // another goroutine.
-func (c *conn) ask(k *call) (a Action, ours bool) {
+func (c *conn) ask(k *call, now time.Time) (a Action, ours bool) {
 	s := c.server
 	timeout := cmp.Or(s.Deadline, DefaultDeadline)
-	k.deadline = time.Now().Add(timeout)
+	k.begin(now.Add(timeout))
 	c.call.Store(k)
 	c.arm(timeout) // from here on the connection may be taken over
 	if c.life.Err() != nil {
@@ -104,13 +114,16 @@ func (c *conn) ask(k *call) (a Action, ours bool) {
 func (c *conn) finish(k *call) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.over {
+	if !k.running {
 		c.server.lateCalls.Add(-1)
 		return false
 	}
-	k.over = true
+	k.running = false
 	k.end(context.Canceled)
 	c.call.Store(nil)
+	if k.done == nil {
+		c.spare = k
+	}
 	return true
 }
 
@@ -131,11 +144,11 @@ func (c *conn) expire() {
 	if k == nil {
 		return
 	}
-	if left := time.Until(k.deadline); left > 0 {
-		c.arm(left)
-		return
-	}
-	if !c.takeOver(k) {
+	late, left := c.takeOver(k)
+	if !late {
+		if left > 0 {
+			c.arm(left)
+		}
 		return
 	}
 	defer c.Release()
@@ -143,23 +156,27 @@ func (c *conn) expire() {
 	c.run(k)
 }
 
-// takeOver ends a call whose deadline has passed. True: it was not over, and the
-// connection belongs to the caller.
-func (c *conn) takeOver(k *call) bool {
+// takeOver ends a call whose deadline has passed. Late: it was running, and the
+// connection belongs to the caller. Else left is how long it may still run; not
+// positive: it does not run.
+func (c *conn) takeOver(k *call) (late bool, left time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.over {
-		return false
+	if !k.running {
+		return false, 0
 	}
-	k.over = true
+	if left = time.Until(k.deadline); left > 0 {
+		return false, left
+	}
+	k.running = false
 	k.end(context.DeadlineExceeded)
 	c.call.Store(nil)
 	// All this before the goroutine in the Handler can see that it is late, and end.
 	c.Hold()
 	s := c.server
 	s.lateCalls.Add(1)
-	s.memory.keep(&k.request, k.hash, []byte(dunnoReply))
-	return true
+	s.memory.keep(k.hash, k.request.raw, []byte(dunnoReply), time.Now())
+	return true, 0
 }
 
 // LogValue describes the request.

@@ -22,6 +22,7 @@ type conn struct {
 	unwatch func() bool     // life, whose end is the end of the running call too
 
 	call  atomic.Pointer[call] // the one that is running
+	spare *call                // one to be used again; nil: none
 	timer *time.Timer          // calls expire
 	armed atomic.Bool          // whether it will
 
@@ -113,11 +114,14 @@ func (c *conn) serve() (ours bool) {
 func (c *conn) answerAll() (more, ours bool) {
 	used := 0
 	for {
-		size := c.cut(c.buf[used:c.filled])
+		k := c.next()
+		size, err := c.read(&k.request, c.buf[used:c.filled])
 		if size == 0 {
+			c.spare = k
 			break
 		}
-		if more, ours := c.answer(c.buf[used:used+size], c.buf[used+size:c.filled]); !more {
+		k.rest = c.buf[used+size : c.filled]
+		if more, ours := c.answer(k, err); !more {
 			return false, ours
 		}
 		used += size
@@ -141,16 +145,38 @@ func (c *conn) answerAll() (more, ours bool) {
 	return true, true
 }
 
-// cut returns how many bytes the request that b begins with takes; zero when it has not
-// come in full. The first c.scanned bytes are known not to hold its end.
-func (c *conn) cut(b []byte) int {
-	if c.skipped == 0 && len(b) > 0 && b[0] == '\n' {
-		return 1 // no line at all
+// next returns the call for the next request.
+func (c *conn) next() *call {
+	k := c.spare
+	if k == nil {
+		return &call{Context: c.life}
 	}
-	if i := bytes.Index(b[c.scanned:], []byte("\n\n")); i >= 0 {
-		return c.scanned + i + 2
+	c.spare = nil
+	return k
+}
+
+// read reads the request that b begins with and returns how many bytes it takes; zero
+// when it has not come in full. The first c.scanned bytes are known not to hold its end.
+// An error says why it is no request.
+func (c *conn) read(r *Request, b []byte) (size int, err error) {
+	if c.skipped == 0 && c.scanned == 0 { // in one piece, as a rule
+		if size, err = r.parse(b); err == nil {
+			return size, nil
+		}
+		if b[0] == '\n' {
+			return 1, errNoEnd // no line at all
+		}
 	}
-	return 0
+	i := bytes.Index(b[c.scanned:], []byte("\n\n"))
+	if i < 0 {
+		return 0, nil
+	}
+	size = c.scanned + i + 2
+	if c.skipped > 0 {
+		return size, errTooLong
+	}
+	_, err = r.parse(b[:size])
+	return size, err
 }
 
 // between is called when all that came in full is answered, which were whole requests
@@ -162,7 +188,7 @@ func (c *conn) between(answered bool) bool {
 			c.SetReadDeadline(time.Time{})
 		}
 		if len(c.buf) > readSize {
-			c.buf = make([]byte, readSize)
+			c.buf, c.spare = make([]byte, readSize), nil // which has the old one
 		}
 		return c.Rest()
 	}
@@ -174,16 +200,16 @@ func (c *conn) between(answered bool) bool {
 	return true
 }
 
-// answer answers one request. Without more, the connection is to be closed if it is
-// ours.
-func (c *conn) answer(request, rest []byte) (more, ours bool) {
+// answer answers one request, or what is none because of err. Without more, the
+// connection is to be closed if it is ours.
+func (c *conn) answer(k *call, err error) (more, ours bool) {
 	s := c.server
 	buf, ok := s.replies.Get().(*[]byte)
 	if !ok {
 		b := make([]byte, 0, maxReply)
 		buf = &b
 	}
-	reply, ours := c.reply((*buf)[:0], request, rest)
+	reply, ours := c.reply((*buf)[:0], k, err)
 	if ours {
 		more = c.send(reply)
 	}
@@ -192,37 +218,35 @@ func (c *conn) answer(request, rest []byte) (more, ours bool) {
 }
 
 // reply appends the answer to a request. False: another goroutine gave it.
-func (c *conn) reply(dst, request, rest []byte) (reply []byte, ours bool) {
+func (c *conn) reply(dst []byte, k *call, err error) (reply []byte, ours bool) {
 	s := c.server
-	if c.skipped > 0 {
-		return c.refuse(dst, errTooLong), true
+	if err != nil {
+		c.spare = k
+		c.malformed(err, "DUNNO sent")
+		return append(dst, dunnoReply...), true
 	}
-	hash := s.memory.hash(request)
-	if reply, ok := s.memory.appendReply(dst, hash, request); ok {
+	k.hash = s.memory.hash(&k.request)
+	if reply, ok := s.memory.appendReply(dst, k.hash, k.request.raw); ok {
+		c.spare = k
 		c.Repeated.Add(1)
 		return reply, true
 	}
 	if s.lateCalls.Load() >= MaxLate {
+		c.spare = k
 		s.overloaded.Log(s.Logger, slog.LevelError, "too many calls are past their deadline, DUNNO sent", "calls", MaxLate)
 		return append(dst, dunnoReply...), true
 	}
-	k := &call{Context: c.life, hash: hash, rest: rest}
-	if err := k.request.parse(request); err != nil {
-		return c.refuse(dst, err), true
+	now := time.Now()
+	action, ours := c.ask(k, now)
+	if !ours {
+		now = time.Now()
 	}
-	action, ours := c.ask(k)
-	reply, err := action.appendReply(dst, k.request.State())
+	reply, err = action.appendReply(dst, k.request.State())
 	if err != nil {
 		s.badActions.Log(s.Logger, slog.LevelError, "action withheld, DUNNO sent instead", "request", k, "error", err)
 	}
-	s.memory.keep(&k.request, hash, reply)
+	s.memory.keep(k.hash, k.request.raw, reply, now)
 	return reply, ours
-}
-
-// refuse appends the answer to what is no request.
-func (c *conn) refuse(dst []byte, err error) []byte {
-	c.malformed(err, "DUNNO sent")
-	return append(dst, dunnoReply...)
 }
 
 // send writes an answer. False: the peer cannot be answered.

@@ -92,7 +92,7 @@ const (
 	DefaultWriteTimeout = 10 * time.Second
 
 	finishTimeout = 10 * time.Second // after the drain, for what is being answered
-	readSize      = 1024             // an idle connection's buffer: most requests
+	readSize      = 2048             // an idle connection's buffer: all but strange requests
 	readGrowth    = 1024             // how much more than it has sent a half-sent request may hold
 	maxSkipped    = 1 << 20          // how much of a request beyond MaxRequest is read to find its end
 	maxReply      = 1024             // the longest answer, with its framing

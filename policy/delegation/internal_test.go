@@ -56,9 +56,9 @@ func ofMessage(instance string) []byte {
 		instance + "\nsize=0\n" + strings.Repeat("encryption_cipher=TLS_AES_256_GCM_SHA384\n", 10) + "\n")
 }
 
-// TestRepeatedRequestAllocatesNothing, and one that the Handler is asked only its context.
-func TestRepeatedRequestAllocatesNothing(t *testing.T) {
-	for instance, most := range map[string]float64{"1.2.3.0": 0, "": 1} {
+// TestRequestAllocatesNothing, be it repeated or one that the Handler is asked.
+func TestRequestAllocatesNothing(t *testing.T) {
+	for _, instance := range []string{"1.2.3.0", ""} {
 		calls := 0
 		c := connection(&Server{Deadline: time.Hour, Handler: HandlerFunc(func(_ context.Context, r *Request) Action {
 			calls++
@@ -77,8 +77,8 @@ func TestRepeatedRequestAllocatesNothing(t *testing.T) {
 		}
 		one()
 		// A garbage collection may empty the pool of replies.
-		if n := testing.AllocsPerRun(2000, one); n > most && !raceEnabled {
-			t.Errorf("instance %q: %v allocations per request, want %v", instance, n, most)
+		if n := testing.AllocsPerRun(2000, one); n > 0 && !raceEnabled {
+			t.Errorf("instance %q: %v allocations per request", instance, n)
 		}
 		if (calls == 1) != (instance != "") {
 			t.Errorf("instance %q: %d calls", instance, calls)
@@ -111,7 +111,7 @@ func BenchmarkParse(b *testing.B) {
 	var r Request
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := r.parse(request); err != nil {
+		if _, err := r.parse(request); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -125,19 +125,23 @@ func TestMemoryIsBounded(t *testing.T) {
 	for i := range many {
 		var r Request
 		b := ofMessage(fmt.Sprint(i))
-		if err := r.parse(b); err != nil {
+		if _, err := r.parse(b); err != nil {
 			t.Fatal(err)
 		}
 		reply := fmt.Appendf(nil, "reply %d", i)
-		m.keep(&r, m.hash(b), reply)
-		if got, ok := m.appendReply(nil, m.hash(b), b); !ok || !bytes.Equal(got, reply) {
+		m.keep(m.hash(&r), b, reply, time.Now())
+		if got, ok := m.appendReply(nil, m.hash(&r), b); !ok || !bytes.Equal(got, reply) {
 			t.Fatalf("%d: %q, %v", i, got, ok)
 		}
 	}
 	left := 0
 	for i := range many {
+		var r Request
 		b := ofMessage(fmt.Sprint(i))
-		if got, ok := m.appendReply(nil, m.hash(b), b); ok {
+		if _, err := r.parse(b); err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := m.appendReply(nil, m.hash(&r), b); ok {
 			left++
 			if string(got) != fmt.Sprintf("reply %d", i) {
 				t.Fatalf("%d: %q", i, got)
@@ -148,17 +152,20 @@ func TestMemoryIsBounded(t *testing.T) {
 		t.Errorf("%d left", left)
 	}
 	// The same hash is not the same request.
-	b := ofMessage(fmt.Sprint(many - 1))
-	if _, ok := m.appendReply(nil, m.hash(b), append(b[:len(b)-1], "x=y\n\n"...)); ok {
-		t.Error("another request was answered")
-	}
 	var r Request
-	long := ofMessage(strings.Repeat("1", maxRemembered))
-	if err := r.parse(long); err != nil {
+	b := ofMessage(fmt.Sprint(many - 1))
+	if _, err := r.parse(b); err != nil {
 		t.Fatal(err)
 	}
-	m.keep(&r, m.hash(long), []byte("x"))
-	if _, ok := m.appendReply(nil, m.hash(long), long); ok {
+	if _, ok := m.appendReply(nil, m.hash(&r), append(b[:len(b)-1], "x=y\n\n"...)); ok {
+		t.Error("another request was answered")
+	}
+	long := ofMessage(strings.Repeat("1", maxRemembered))
+	if _, err := r.parse(long); err != nil {
+		t.Fatal(err)
+	}
+	m.keep(m.hash(&r), long, []byte("x"), time.Now())
+	if _, ok := m.appendReply(nil, m.hash(&r), long); ok {
 		t.Error("a long request was kept")
 	}
 }

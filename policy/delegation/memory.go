@@ -28,14 +28,24 @@ type remembered struct {
 	reply   []byte
 }
 
-// hash is the same for the same bytes, and not to be foreseen by who chooses them.
-func (m *memory) hash(request []byte) uint64 {
+// hash is the same for the same bytes, differs mostly for others, and is not to be
+// foreseen by who chooses them. To hash them all would take half as long as to read
+// the request; recipients and messages differ in these. Zero: not to be remembered. Before RCPT there is no
+// instance, and another client's request may look the same.
+func (m *memory) hash(r *Request) uint64 {
+	instance := r.Instance()
+	if len(instance) == 0 || len(r.raw) > maxRemembered {
+		return 0
+	}
 	m.once.Do(func() { m.seed = maphash.MakeSeed() })
-	return maphash.Bytes(m.seed, request)
+	return maphash.Bytes(m.seed, instance) + 3*maphash.Bytes(m.seed, r.Recipient()) + uint64(len(r.raw))
 }
 
 // appendReply appends the answer that request got, if it is remembered.
 func (m *memory) appendReply(dst []byte, hash uint64, request []byte) ([]byte, bool) {
+	if hash == 0 {
+		return dst, false
+	}
 	set := &m.sets[hash%memorySets]
 	set.mu.Lock()
 	defer set.mu.Unlock()
@@ -48,12 +58,10 @@ func (m *memory) appendReply(dst []byte, hash uint64, request []byte) ([]byte, b
 	return dst, false
 }
 
-// keep remembers an answer, in the place of an earlier one to the same request, or else of
-// the one that ends first. Before RCPT there is no instance, and another client's
-// request may look the same.
-func (m *memory) keep(r *Request, hash uint64, reply []byte) {
-	request := r.raw
-	if len(request) > maxRemembered || len(r.Instance()) == 0 {
+// keep remembers an answer for RepeatLifetime from now, in the place of an earlier one
+// to the same request, or else of the one that ends first.
+func (m *memory) keep(hash uint64, request, reply []byte, now time.Time) {
+	if hash == 0 {
 		return
 	}
 	set := &m.sets[hash%memorySets]
@@ -70,7 +78,7 @@ func (m *memory) keep(r *Request, hash uint64, reply []byte) {
 			to = s
 		}
 	}
-	to.hash, to.until = hash, time.Now().Add(RepeatLifetime)
+	to.hash, to.until = hash, now.Add(RepeatLifetime)
 	to.request = append(to.request[:0], request...)
 	to.reply = append(to.reply[:0], reply...)
 }

@@ -119,35 +119,34 @@ type Request struct {
 // b. Errors wrap ErrProtocol.
 func ParseRequest(b []byte) (*Request, error) {
 	r := &Request{}
-	if err := r.parse(b); err != nil {
+	size, err := r.parse(b)
+	if err == nil && (size == 0 || size != len(b)) {
+		err = errNoEnd
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
 	return r, nil
 }
 
-// parse reads a request without allocating anything.
-func (r *Request) parse(b []byte) error {
-	*r = Request{raw: b}
-	if len(b) > MaxRequest {
-		return errTooLong
-	}
-	// SMTPD_POLICY_README: neither names nor values contain NUL or a line break.
-	if bytes.IndexByte(b, 0) >= 0 {
-		return errNUL
-	}
-	expected := RequestType
-	for at := 0; ; {
+// parse reads the request that b begins with, without allocating anything, and returns
+// how many bytes it takes. When it has not come in full that is zero, without an error
+// where what there is could be the beginning of a request.
+func (r *Request) parse(b []byte) (size int, err error) {
+	*r = Request{}
+	expected, at := RequestType, 0
+	for at < len(b) && b[at] != '\n' {
 		length := bytes.IndexByte(b[at:], '\n')
-		if length < 0 || length == 0 && at+1 < len(b) {
-			return errNoEnd
-		}
-		if length == 0 {
-			break
+		if length < 0 {
+			return 0, nil
 		}
 		end := at + length
+		if end > MaxRequest {
+			return 0, errTooLong
+		}
 		name, a, known := cutName(b[at:end], expected)
 		if name <= 0 {
-			return errNoName
+			return 0, errNoName
 		}
 		if known {
 			// SMTPD_POLICY_README: the first or the last value may be kept.
@@ -158,10 +157,20 @@ func (r *Request) parse(b []byte) error {
 		}
 		at = end + 1
 	}
-	if string(r.Get(RequestType)) != "smtpd_access_policy" {
-		return errType
+	if at == len(b) {
+		return 0, nil
 	}
-	return nil
+	r.raw = b[:at+1]
+	switch {
+	case len(r.raw) > MaxRequest:
+		return 0, errTooLong
+	// SMTPD_POLICY_README: neither names nor values contain NUL or a line break.
+	case bytes.IndexByte(r.raw, 0) >= 0:
+		return 0, errNUL
+	case string(r.Get(RequestType)) != "smtpd_access_policy":
+		return 0, errType
+	}
+	return len(r.raw), nil
 }
 
 // cutName returns the length of the name that a line begins with, not positive without
