@@ -94,14 +94,14 @@ type Engine struct {
 	log      *slog.Logger
 	metrics  *metrics
 
-	plan    atomic.Pointer[plan]
-	planMu  sync.Mutex // one change of plan at a time
-	domains *cache.Memory[domain]
-	others  *cache.Memory[destination]
+	plan     atomic.Pointer[plan]
+	planMu   sync.Mutex // one change of plan at a time
+	domains  *cache.Memory[domain]
+	others   *cache.Memory[destination]
 	enforced *cache.Memory[destination] // by EnforcedMap
-	hosts   *cache.Memory[host]
-	common  sync.Map // interned answers, by text and plan
-	warming sync.Map // keys that Warm gathers for
+	hosts    *cache.Memory[host]
+	common   sync.Map // interned answers, by text and plan
+	warming  sync.Map // keys that Warm gathers for
 
 	reading   sync.Mutex    // one reads the whole store at a time
 	unread    atomic.Bool   // the store may hold policies that memory does not
