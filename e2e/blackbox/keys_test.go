@@ -101,7 +101,7 @@ func TestPFX002_MapNames(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, config{"tls_policy": `floor = "encrypt"`})
 	publishPlain(t, "mapname.test")
-	for _, name := range []string{"nosuchmap", "Postseal", "query", "postseal-enforced", "querywithtlsrpt", strings.Repeat("m", 900)} {
+	for _, name := range []string{"nosuchmap", "Postseal", "query", "Postseal-enforced", "querywithtlsrpt", strings.Repeat("m", 900)} {
 		if got := d.ask(name, "mapname.test"); got != notFound {
 			t.Errorf("map %q: %q", name, got)
 		}
