@@ -228,12 +228,4 @@ func (s *Snapshot) BySender() []string {
 	return settings
 }
 
-// sendersMap is the name of our map that knows senders whose mail must be encrypted.
-const sendersMap = "postseal-sender"
-
-func (s *Snapshot) ourSenders(t table) bool {
-	rewrite := &Service{Chroot: true} // trivial-rewrite(8) on Debian; outside of a jail the path may be absolute
-	return t.kind == "socketmap" && t.mapName == sendersMap && slices.ContainsFunc(s.endpoints, func(ours string) bool {
-		return rewrite.leadsTo(t, ours, s.QueueDirectory)
-	})
-}
+func (s *Snapshot) ourSenders(t table) bool { return t.mapName == SenderMap && s.rewriteAsksUs(t) }

@@ -53,8 +53,6 @@ const senderMaps = "sender_dependent_default_transport_maps"
 
 // checkSenderMap: the first table that knows a sender decides.
 func (s *Snapshot) checkSenderMap(add adder) {
-	// Nothing is known of trivial-rewrite(8)'s own line; as in a chroot is never wrong.
-	rewrite := &Service{Chroot: true}
 	value := s.Main[senderMaps]
 	ours := s.entry(rewrite, s.preferred(), SenderMap)
 	fix := func(list ...string) string {
@@ -62,7 +60,7 @@ func (s *Snapshot) checkSenderMap(add adder) {
 	}
 	var before, others []string
 	for _, t := range tables(value) {
-		if t.kind != "socketmap" || !slices.ContainsFunc(s.endpoints, func(e string) bool { return rewrite.leadsTo(t, e, s.QueueDirectory) }) {
+		if !s.rewriteAsksUs(t) {
 			before, others = append(before, t.text), append(others, t.text)
 			continue
 		}
@@ -77,6 +75,15 @@ func (s *Snapshot) checkSenderMap(add adder) {
 		return
 	}
 	add("", true, fix(append([]string{ours}, others...)...), "%s does not name postseal: rules with sender have no effect", senderMaps)
+}
+
+// rewrite stands for trivial-rewrite(8), of whose own line nothing is known. It is in
+// a chroot on Debian, and what is right there is right without.
+var rewrite = &Service{Chroot: true}
+
+// rewriteAsksUs tells whether a table that trivial-rewrite(8) reads is one of ours.
+func (s *Snapshot) rewriteAsksUs(t table) bool {
+	return t.kind == "socketmap" && slices.ContainsFunc(s.endpoints, func(ours string) bool { return rewrite.leadsTo(t, ours, s.QueueDirectory) })
 }
 
 // addEnforced is the command that adds the service, as much in a chroot as smtp is.
@@ -133,7 +140,7 @@ func (s *Snapshot) checkOtherTransports(add adder) {
 	}
 	if len(own) > 0 {
 		add("", false, fmt.Sprintf("where that is not meant, write a [[rule]] with match for them, or give their transports -o smtp_tls_policy_maps=%s",
-			s.entry(&Service{Chroot: true}, s.preferred(), EnforcedMap)),
+			s.entry(rewrite, s.preferred(), EnforcedMap)),
 			"destinations of %s have transports of their own, whoever the sender is: rules with sender do not bind there", strings.Join(own, " and "))
 	}
 }
