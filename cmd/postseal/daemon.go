@@ -49,7 +49,7 @@ type daemon struct {
 	milter    *milter.Server
 	delegated *delegation.Server
 	signed    *signedDomains
-	answering sync.WaitGroup // listeners of the socketmap that are still served
+	answering sync.RWMutex // read-locked by listeners of the socketmap that are still served
 	sockets   *sockets
 	postfix   *postfixWatch
 
@@ -316,8 +316,8 @@ func (d *daemon) listen(ctx context.Context, c *Config) error {
 }
 
 func (d *daemon) serveSocketmap(ctx context.Context, l net.Listener) error {
-	d.answering.Add(1)
-	defer d.answering.Done()
+	d.answering.RLock()
+	defer d.answering.RUnlock()
 	return d.socketmap.Serve(ctx, l)
 }
 
@@ -333,7 +333,8 @@ func (d *daemon) serveMilter(ctx context.Context, l net.Listener) error {
 	defer context.AfterFunc(ctx, func() {
 		if d.serving.Err() != nil {
 			time.AfterFunc(d.config().Socketmap.Drain+milterMargin, d.milter.Close)
-			d.answering.Wait()
+			d.answering.Lock()
+			defer d.answering.Unlock()
 		}
 		stop()
 	})()

@@ -35,7 +35,8 @@ func (d *daemon) serveDelegation(ctx context.Context, l net.Listener) error {
 	})()
 	defer context.AfterFunc(d.serving, func() {
 		time.AfterFunc(d.config().Socketmap.Drain+milterMargin, d.delegated.Close)
-		d.answering.Wait()
+		d.answering.Lock()
+		defer d.answering.Unlock()
 		stop()
 		time.AfterFunc(delegationFinish, d.delegated.Close)
 	})()

@@ -41,6 +41,8 @@ func bookKeeping(t *testing.T, dir, rules string, log *bytes.Buffer) (d *daemon,
 [socketmap]
 listen = ["unix:DIR/socketmap"]
 drain = "0s"
+[delegation]
+listen = ["unix:DIR/delegation"]
 [milter]
 listen = []
 [http]
@@ -136,6 +138,19 @@ func TestReportEnforced_DaemonAndFile(t *testing.T) {
 	end()
 	if strings.Contains(log.String(), "level=ERROR") {
 		t.Error(log.String())
+	}
+}
+
+// What Postfix was told is kept without anybody else's doing.
+func TestReportEnforced_Answered(t *testing.T) {
+	var log bytes.Buffer
+	d, config, _ := bookKeeping(t, t.TempDir(), reportRules, &log)
+	for _, key := range []string{"partner.test", "other.test"} {
+		d.engine.ServeSocketmap(t.Context(), nil, []byte("postseal"), []byte(key))
+	}
+	r, code := enforcedOf(t, "--config", config)
+	if code != exitFine || len(r.Destinations) != 1 || r.Destinations[0].Level != "encrypt" || r.Destinations[0].State != stateNotProbed || r.Destinations[0].LastAsked == nil {
+		t.Errorf("%d, %+v", code, r.Destinations)
 	}
 }
 
