@@ -33,6 +33,8 @@ type book struct {
 	// routes says for each domain why its rules do not bind, "" where they do; domains
 	// of which that is not known are left out. Nil: of none.
 	routes func(ctx context.Context, domains []string) map[string]string
+	// inert says of rules why they do not bind, those that do left out. Nil: all do.
+	inert func(ctx context.Context, rules *policy.Rules) map[*policy.Rule]string
 }
 
 // newBook opens the ledger. That it cannot be opened keeps no mail and no daemon:

@@ -168,6 +168,12 @@ func TestReportEnforced_Inert(t *testing.T) {
 		}
 		return map[string]string{"partner.test": "relayhost = [smart.test]:587"}
 	}
+	d.book.inert = func(_ context.Context, rules *policy.Rules) map[*policy.Rule]string {
+		return map[*policy.Rule]string{&rules.All()[1]: "relayhost = [smart.test]:587"}
+	}
+	if r, _ := enforcedOf(t, "--config", config); r.Rules[0].State != ruleInUse || r.Rules[1].State != ruleInert || r.Rules[1].Why == "" {
+		t.Errorf("%+v", r.Rules)
+	}
 	for _, where := range []string{"daemon", "file"} {
 		r, code := enforcedOf(t, "--config", config)
 		if code != exitFindings || len(r.Destinations) != 2 || r.Destinations[0].State != stateInert || !strings.Contains(r.Destinations[0].Why, "relayhost = [smart.test]:587") {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/postseal/postseal/cache/sqlite"
 	"github.com/postseal/postseal/internal/ledger"
+	"github.com/postseal/postseal/policy"
 )
 
 func newReportCommand(opts *globalOptions) *cobra.Command {
@@ -54,7 +55,8 @@ bind because Postfix hands the mail to another host), unreachable (no mail host 
 what is demanded), unknown (asked, without an outcome), not-probed (mail hosts are not
 asked, or were not yet), reached; expired and no-rule: no rule demands it any more.
 
-Exit code 1: a destination that is shown is not-held, inert or unreachable.`,
+Exit code 1: a destination that is shown is not-held, inert or unreachable, or a rule is
+inert.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if csv && opts.json {
@@ -142,7 +144,7 @@ func (o *globalOptions) enforced(ctx context.Context, since time.Time) (*enforce
 	if err != nil {
 		return nil, fmt.Errorf("no daemon is running, and its ledger cannot be read: %w", err)
 	}
-	r = newEnforcedReport(b, cfg, since, time.Now())
+	r = newEnforcedReport(b, cfg, nil, since, time.Now())
 	r.Warnings = append(r.Warnings, "no daemon is running: this is from "+cfg.Ledger.Path+", and whether rules bind is what was known last")
 	return r, nil
 }
@@ -167,28 +169,36 @@ func (d *daemon) enforced(ctx context.Context, since time.Time) (*enforcedReport
 	if err != nil {
 		return nil, fmt.Errorf("the ledger cannot be read: %w", err)
 	}
-	d.book.noteRoutes(ctx, &b)
-	r := newEnforcedReport(b, d.config(), since, time.Now())
+	cfg := d.config()
+	r := newEnforcedReport(b, cfg, d.book.noteRoutes(ctx, &b, cfg.Rules), since, time.Now())
 	if err := d.book.Err(); err != nil {
 		r.Warnings = append(r.Warnings, "the ledger is not written, and what follows may lack the newest: "+err.Error())
 	}
 	return r, nil
 }
 
-// noteRoutes asks whether rules bind for the destinations, and keeps that. Rules for a
-// sender's sake bind wherever the mail goes.
-func (b *book) noteRoutes(ctx context.Context, all *ledger.Book) {
-	if b.routes == nil {
-		return
+// noteRoutes asks whether rules bind for the destinations, and keeps that. It returns
+// why rules do not bind, whatever mail they met. Rules for a sender's sake bind wherever
+// the mail goes.
+func (b *book) noteRoutes(ctx context.Context, all *ledger.Book, rules *policy.Rules) map[*policy.Rule]string {
+	ctx, cancel := context.WithTimeout(ctx, routesTimeout)
+	defer cancel()
+	if b.routes != nil {
+		b.noteDestinations(ctx, all)
 	}
+	if b.inert == nil {
+		return nil
+	}
+	return b.inert(ctx, rules)
+}
+
+func (b *book) noteDestinations(ctx context.Context, all *ledger.Book) {
 	var domains []string
 	for i := range all.Entries {
 		if e := &all.Entries[i]; !e.Sender && !strings.ContainsAny(e.Name, "[:") {
 			domains = append(domains, e.Name)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, routesTimeout)
-	defer cancel()
 	why := b.routes(ctx, domains)
 	for i := range all.Entries {
 		e := &all.Entries[i]

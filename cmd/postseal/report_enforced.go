@@ -114,14 +114,16 @@ func reportRule(r *ledger.Rule, mode policy.Mode) ruleReport {
 type enforcedRule struct {
 	ruleReport
 	State        string     `json:"state"` // one of the texts below
+	Why          string     `json:"why"`   // of an inert one
 	Destinations int        `json:"destinations"`
 	LastAsked    *time.Time `json:"last_asked"`
 }
 
-// newEnforcedReport holds what was kept against the rules as they are now.
-func newEnforcedReport(b ledger.Book, cfg *Config, since, now time.Time) *enforcedReport {
+// newEnforcedReport holds what was kept against the rules as they are now. inert says of
+// some why they do not bind.
+func newEnforcedReport(b ledger.Book, cfg *Config, inert map[*policy.Rule]string, since, now time.Time) *enforcedReport {
 	r := &enforcedReport{At: now.UTC().Truncate(time.Second), Since: since.Truncate(time.Second), Proves: proves, Destinations: []enforcedDestination{}, Warnings: []string{}}
-	rules := newEnforcedRules(cfg, now)
+	rules := newEnforcedRules(cfg, inert, now)
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		current := rules.of(e)
@@ -165,20 +167,26 @@ func (r *enforcedReport) findings() (n int) {
 			n++
 		}
 	}
+	for i := range r.Rules {
+		if r.Rules[i].State == ruleInert {
+			n++
+		}
+	}
 	return n
 }
 
 // enforcedRules are the rules of the configuration that demand TLS.
 type enforcedRules struct {
-	cfg  *Config
-	now  time.Time
-	all  []*policy.Rule
-	byID map[string]*policy.Rule
-	seen map[*policy.Rule]*enforcedRule
+	cfg   *Config
+	now   time.Time
+	inert map[*policy.Rule]string
+	all   []*policy.Rule
+	byID  map[string]*policy.Rule
+	seen  map[*policy.Rule]*enforcedRule
 }
 
-func newEnforcedRules(cfg *Config, now time.Time) *enforcedRules {
-	rs := &enforcedRules{cfg: cfg, now: now, byID: map[string]*policy.Rule{}, seen: map[*policy.Rule]*enforcedRule{}}
+func newEnforcedRules(cfg *Config, inert map[*policy.Rule]string, now time.Time) *enforcedRules {
+	rs := &enforcedRules{cfg: cfg, now: now, inert: inert, byID: map[string]*policy.Rule{}, seen: map[*policy.Rule]*enforcedRule{}}
 	all := cfg.Rules.All()
 	for i := range all {
 		r := &all[i]
@@ -264,6 +272,7 @@ const (
 	ruleUnused  = "no mail to it yet"
 	ruleQuiet   = "no mail to it since" // the time asked for
 	ruleSenders = "a class of senders"  // of what mail they send nothing is kept but probes
+	ruleInert   = "inert"
 	ruleExpired = "expired"
 )
 
@@ -274,6 +283,8 @@ func (rs *enforcedRules) report() []enforcedRule {
 		switch {
 		case r.Expired(rs.now):
 			s.State = ruleExpired
+		case rs.inert[r] != "":
+			s.State, s.Why = ruleInert, "it does not bind: "+rs.inert[r]
 		case s.Destinations > 0:
 			s.State = ruleInUse
 		case s.LastAsked != nil:

@@ -96,7 +96,7 @@ func TestEnforcedReport_States(t *testing.T) {
 		{c, under(c, 5, "verified.test", "verify", at(ledger.Positive, "mx.test")), stateReached, "the certificate of mx.test ends in 9d1h", "p.toml:21"},
 		{c, ledger.Entry{Destination: ledger.Destination{Name: "a.test"}, Count: ledger.Count{Refused: 1}}, stateNotProbed, "", "p.toml:1"},
 	} {
-		r := newEnforcedReport(ledger.Book{Entries: []ledger.Entry{tt.e}}, tt.cfg, reportAt.Add(-7*24*time.Hour), reportAt)
+		r := newEnforcedReport(ledger.Book{Entries: []ledger.Entry{tt.e}}, tt.cfg, nil, reportAt.Add(-7*24*time.Hour), reportAt)
 		if len(r.Destinations) != 1 {
 			t.Fatalf("%s: %d destinations", tt.e.Name, len(r.Destinations))
 		}
@@ -112,7 +112,7 @@ func TestEnforcedReport_States(t *testing.T) {
 func TestEnforcedReport_ChangedRule(t *testing.T) {
 	before := rulesOf(t, policy.ModeEnforce, policy.RuleText{Match: []string{"mx:*.clinic.test"}, Level: "encrypt", Source: "p.toml:1"})
 	now := rulesOf(t, policy.ModeEnforce, policy.RuleText{Match: []string{"mx:*.more.test", "mx:*.clinic.test"}, Level: "encrypt", Source: "p.toml:4", Reason: "two"})
-	r := newEnforcedReport(ledger.Book{Entries: []ledger.Entry{under(before, 0, "b.test", "encrypt")}}, now, time.Time{}, reportAt)
+	r := newEnforcedReport(ledger.Book{Entries: []ledger.Entry{under(before, 0, "b.test", "encrypt")}}, now, nil, time.Time{}, reportAt)
 	if d := r.Destinations[0]; d.State != stateNotProbed || d.Rule.Source != "p.toml:4" || d.Rule.Reason != "two" || r.Rules[0].State != ruleInUse {
 		t.Errorf("%+v, %+v", d, r.Rules)
 	}
@@ -127,6 +127,7 @@ func exampleReport(t *testing.T) *enforcedReport {
 		policy.RuleText{Match: []string{"verified.test"}, Level: "verify", Source: "postseal.toml:9", Reason: "=cmd|'/c calc'!A1"},
 		policy.RuleText{Match: []string{"a.test", "b.test", "c.test", "d.test"}, Level: "secure", Source: "postseal.toml:13"},
 		policy.RuleText{Match: []string{"quiet.test"}, Level: "encrypt", Source: "postseal.toml:17"},
+		policy.RuleText{Match: []string{".relayed.test"}, Level: "encrypt", Source: "postseal.toml:21"},
 	)
 	lost := at(ledger.Negative, "mx1.partner.test")
 	lost.Secured = reportAt.Add(-30 * time.Hour)
@@ -142,7 +143,7 @@ func exampleReport(t *testing.T) *enforcedReport {
 	b := ledger.Book{Unreadable: 1, Entries: []ledger.Entry{
 		quiet, partner, under(c, 2, "verified.test", "verify", foreign), under(c, 0, "gone.test", "encrypt"),
 	}}
-	return newEnforcedReport(b, c, reportAt.Add(-7*24*time.Hour), reportAt)
+	return newEnforcedReport(b, c, map[*policy.Rule]string{&c.Rules.All()[5]: "relayhost = [smart.test]"}, reportAt.Add(-7*24*time.Hour), reportAt)
 }
 
 // golden compares with a file of testdata/report.

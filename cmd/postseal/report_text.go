@@ -1,13 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 )
 
-// maxListed is how many rules without mail the text lists; --json has them all.
+// maxListed is how many such rules the text lists; --json has them all.
 const maxListed = 20
 
 // writeText is the page for people.
@@ -24,7 +26,7 @@ func (r *enforcedReport) writeText(w io.Writer) error {
 		p.line("")
 		p.enforced(&r.Destinations[i], r.At)
 	}
-	p.rulesWithoutMail(r.Rules, r.At)
+	p.otherRules(r.Rules, r.At)
 	return p.err
 }
 
@@ -109,10 +111,14 @@ func (h *enforcedHost) line(now time.Time) string {
 	return text
 }
 
-// rulesWithoutMail lists the rules that no destination shown is under.
-func (p *page) rulesWithoutMail(rules []enforcedRule, now time.Time) {
+// otherRules lists the rules that no destination shown is under, and those that do not bind.
+func (p *page) otherRules(rules []enforcedRule, now time.Time) {
 	listed := 0
-	for _, r := range rules {
+	order := []string{ruleInert, ruleExpired, ruleQuiet, ruleUnused, ruleSenders}
+	worst := slices.SortedStableFunc(slices.Values(rules), func(a, b enforcedRule) int {
+		return cmp.Compare(slices.Index(order, a.State), slices.Index(order, b.State))
+	})
+	for _, r := range worst {
 		if r.State == ruleInUse {
 			continue
 		}
@@ -121,7 +127,7 @@ func (p *page) rulesWithoutMail(rules []enforcedRule, now time.Time) {
 		}
 		if listed == 1 {
 			p.line("")
-			p.line("Rules that nothing above is under:")
+			p.line("Rules that do not bind, and those that nothing above is under:")
 		}
 		state := r.State
 		switch {
@@ -129,6 +135,8 @@ func (p *page) rulesWithoutMail(rules []enforcedRule, now time.Time) {
 			state = "no mail to it in this time, the last " + ago(r.LastAsked, now)
 		case r.State == ruleExpired:
 			state = "expired with " + r.Until.Add(-time.Second).Format(time.DateOnly) + " and ignored"
+		case r.State == ruleInert:
+			state = "INERT: " + r.Why
 		case r.State == ruleSenders:
 			state += ": encrypt wherever their mail goes"
 		}
