@@ -113,7 +113,7 @@ func newDaemon(ctx context.Context, opts *globalOptions, logger *slog.Logger) (*
 	}
 	d.newDelegation(cfg)
 	d.postfix = newPostfixWatch(d)
-	d.book.routes = d.postfix.routing.unboundAll
+	d.book.routes = d.postfix.routing
 	return d, nil
 }
 

@@ -30,11 +30,16 @@ type book struct {
 	// stronger tells whether main.cf demands more than any rule's encrypt. It must not
 	// be called before the daemon is whole.
 	stronger func() bool
-	// routes says for each domain why its rules do not bind, "" where they do; domains
-	// of which that is not known are left out. Nil: of none.
-	routes func(ctx context.Context, domains []string) map[string]string
-	// inert says of rules why they do not bind, those that do left out. Nil: all do.
-	inert func(ctx context.Context, rules *policy.Rules) map[*policy.Rule]string
+	routes   routes
+}
+
+// routes knows which rules bind; *routing does.
+type routes interface {
+	// unboundAll says of domains why rules for them do not bind, "" where they do; those
+	// of which nobody knows are left out.
+	unboundAll(ctx context.Context, domains []string) map[string]string
+	// inertRules says of rules why they do not bind; those that do are left out.
+	inertRules(ctx context.Context, rules *policy.Rules) map[*policy.Rule]string
 }
 
 // newBook opens the ledger. That it cannot be opened keeps no mail and no daemon:

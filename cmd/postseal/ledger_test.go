@@ -154,6 +154,20 @@ func TestReportEnforced_Answered(t *testing.T) {
 	}
 }
 
+// relayed says that the mail of partner.test and clinics goes by a relay.
+type relayed struct{ t *testing.T }
+
+func (r relayed) unboundAll(_ context.Context, domains []string) map[string]string {
+	if len(domains) != 1 || domains[0] != "partner.test" {
+		r.t.Errorf("asked for %q", domains)
+	}
+	return map[string]string{"partner.test": "relayhost = [smart.test]:587"}
+}
+
+func (r relayed) inertRules(_ context.Context, rules *policy.Rules) map[*policy.Rule]string {
+	return map[*policy.Rule]string{&rules.All()[1]: "relayhost = [smart.test]:587"}
+}
+
 // Where Postfix hands mail elsewhere the rules are told to be inert, also later, from
 // the file.
 func TestReportEnforced_Inert(t *testing.T) {
@@ -162,15 +176,7 @@ func TestReportEnforced_Inert(t *testing.T) {
 	d, config, end := bookKeeping(t, dir, reportRules, &log)
 	d.book.Answered("partner.test", &d.config().Rules.All()[0], "encrypt")
 	d.book.Answered("[smart.test]:587", &d.config().Rules.All()[0], "encrypt")
-	d.book.routes = func(_ context.Context, domains []string) map[string]string {
-		if len(domains) != 1 || domains[0] != "partner.test" {
-			t.Errorf("asked for %q", domains)
-		}
-		return map[string]string{"partner.test": "relayhost = [smart.test]:587"}
-	}
-	d.book.inert = func(_ context.Context, rules *policy.Rules) map[*policy.Rule]string {
-		return map[*policy.Rule]string{&rules.All()[1]: "relayhost = [smart.test]:587"}
-	}
+	d.book.routes = relayed{t}
 	if r, _ := enforcedOf(t, "--config", config); r.Rules[0].State != ruleInUse || r.Rules[1].State != ruleInert || r.Rules[1].Why == "" {
 		t.Errorf("%+v", r.Rules)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/postseal/postseal/cache"
 	"github.com/postseal/postseal/cache/sqlite"
 	"github.com/postseal/postseal/internal/ledger"
 	"github.com/postseal/postseal/policy"
@@ -132,6 +133,12 @@ func (o *globalOptions) enforced(ctx context.Context, since time.Time) (*enforce
 	if !errors.Is(err, errNoDaemon) {
 		return r, err
 	}
+	return enforcedAlone(ctx, cfg, since)
+}
+
+// enforcedAlone makes the report from the daemon's file, and from what Postfix's
+// configuration says now, where it can be read.
+func enforcedAlone(ctx context.Context, cfg *Config, since time.Time) (*enforcedReport, error) {
 	store, err := sqlite.OpenReadOnly(ctx, ledgerFile(cfg.Ledger.Path, nil))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -144,8 +151,14 @@ func (o *globalOptions) enforced(ctx context.Context, since time.Time) (*enforce
 	if err != nil {
 		return nil, fmt.Errorf("no daemon is running, and its ledger cannot be read: %w", err)
 	}
-	r = newEnforcedReport(b, cfg, nil, since, time.Now())
-	r.Warnings = append(r.Warnings, "no daemon is running: this is from "+cfg.Ledger.Path+", and whether rules bind is what was known last")
+	d, done, err := alone(ctx, cfg, cache.NewVolatile(nil))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = done() }()
+	inert := noteRoutes(ctx, d.postfix.routing, &b, cfg.Rules, func(string, string) {})
+	r := newEnforcedReport(b, cfg, inert, since, time.Now())
+	r.Warnings = append(r.Warnings, "no daemon is running: this is what "+cfg.Ledger.Path+" holds; start it with: postseal serve")
 	return r, nil
 }
 
@@ -170,41 +183,33 @@ func (d *daemon) enforced(ctx context.Context, since time.Time) (*enforcedReport
 		return nil, fmt.Errorf("the ledger cannot be read: %w", err)
 	}
 	cfg := d.config()
-	r := newEnforcedReport(b, cfg, d.book.noteRoutes(ctx, &b, cfg.Rules), since, time.Now())
+	inert := noteRoutes(ctx, d.book.routes, &b, cfg.Rules, func(destination, why string) { d.book.Inert(destination, false, why) })
+	r := newEnforcedReport(b, cfg, inert, since, time.Now())
 	if err := d.book.Err(); err != nil {
 		r.Warnings = append(r.Warnings, "the ledger is not written, and what follows may lack the newest: "+err.Error())
 	}
 	return r, nil
 }
 
-// noteRoutes asks whether rules bind for the destinations, and keeps that. It returns
-// why rules do not bind, whatever mail they met. Rules for a sender's sake bind wherever
-// the mail goes.
-func (b *book) noteRoutes(ctx context.Context, all *ledger.Book, rules *policy.Rules) map[*policy.Rule]string {
+// noteRoutes puts into the evidence whether rules bind for the destinations, and tells
+// keep what is new. It returns why rules do not bind, whatever mail they met. Rules for a
+// sender's sake bind wherever the mail goes.
+func noteRoutes(ctx context.Context, r routes, all *ledger.Book, rules *policy.Rules, keep func(destination, why string)) map[*policy.Rule]string {
 	ctx, cancel := context.WithTimeout(ctx, routesTimeout)
 	defer cancel()
-	if b.routes != nil {
-		b.noteDestinations(ctx, all)
-	}
-	if b.inert == nil {
-		return nil
-	}
-	return b.inert(ctx, rules)
-}
-
-func (b *book) noteDestinations(ctx context.Context, all *ledger.Book) {
 	var domains []string
 	for i := range all.Entries {
 		if e := &all.Entries[i]; !e.Sender && !strings.ContainsAny(e.Name, "[:") {
 			domains = append(domains, e.Name)
 		}
 	}
-	why := b.routes(ctx, domains)
+	why := r.unboundAll(ctx, domains)
 	for i := range all.Entries {
 		e := &all.Entries[i]
 		if reason, known := why[e.Name]; known && !e.Sender && e.Inert != reason {
 			e.Inert = reason
-			b.Inert(e.Name, false, reason)
+			keep(e.Name, reason)
 		}
 	}
+	return r.inertRules(ctx, rules)
 }

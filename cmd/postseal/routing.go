@@ -138,6 +138,18 @@ func (r *routing) unboundAll(ctx context.Context, domains []string) map[string]s
 	return why
 }
 
+// inertRules says of rules why they do not bind; those that do, or of which nobody
+// knows, are left out.
+func (r *routing) inertRules(ctx context.Context, rules *policy.Rules) map[*policy.Rule]string {
+	why := map[*policy.Rule]string{}
+	for _, c := range r.examine(ctx, rules).causes {
+		for _, rule := range c.rules {
+			why[rule] = c.obstacle
+		}
+	}
+	return why
+}
+
 // cause is something that keeps rules from binding.
 type cause struct {
 	obstacle string
