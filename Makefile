@@ -63,7 +63,7 @@ roots:
 
 # The bars, as ratios within one run.
 bench:
-	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./policy ./policy/socketmap ./policy/delegation ./milter/dkim
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./policy ./policy/socketmap ./policy/delegation ./cmd/postseal ./milter/dkim
 	$(GO) test -run '^$$' -bench . -timeout 30m ./cache/... ./internal/resolver/... ./milter
 
 # A dozen destinations, delivered to by a stock Postfix and by one with postseal.

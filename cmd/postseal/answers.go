@@ -66,4 +66,4 @@ func newAnswers(r prometheus.Registerer) *answers {
 	return &all
 }
 
-func (a *answers) count(o opinion, held bool) { a[decisionOf(o.does, held)][o.reason].Inc() }
+func (a *answers) count(o *opinion, held bool) { a[decisionOf(o.does, held)][o.reason].Inc() }

@@ -20,9 +20,18 @@ import (
 // nameServer is a server that knows null.test, which takes no mail.
 func nameServer(t *testing.T) (address string) {
 	t.Helper()
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	pc, err := listenDNS()
 	if err != nil {
 		t.Fatal(err)
+	}
+	t.Cleanup(func() { pc.Close() })
+	return pc.LocalAddr().String()
+}
+
+func listenDNS() (net.PacketConn, error) {
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
 	}
 	s := &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		m := new(dns.Msg).SetReply(q)
@@ -30,12 +39,15 @@ func nameServer(t *testing.T) (address string) {
 		if q.Question[0].Name == "null.test." && q.Question[0].Qtype == dns.TypeMX {
 			rr, _ := dns.NewRR("null.test. 300 MX 0 .")
 			m.Answer = append(m.Answer, rr)
+		} else {
+			// RFC 2308 §5: how long an absence lasts.
+			rr, _ := dns.NewRR(". 300 SOA a.test. b.test. 1 300 300 300 300")
+			m.Ns = append(m.Ns, rr)
 		}
 		_ = w.WriteMsg(m)
 	})}
 	go func() { _ = s.ActivateAndServe() }()
-	t.Cleanup(func() { pc.Close() })
-	return pc.LocalAddr().String()
+	return pc, nil
 }
 
 // wholeDaemon runs a daemon with everything but Postfix until the test ends. Its

@@ -24,9 +24,8 @@ type mailDomain struct {
 // exchangers is the answer to the question whether a domain takes no mail.
 type exchangers struct {
 	null     bool
-	failed   bool // nobody answered
 	until    time.Time
-	refusals [roles]opinion // where null
+	opinions [roles]*opinion
 }
 
 // role is what a domain is in an envelope.
@@ -41,7 +40,7 @@ const (
 // ruled is the opinion that a verdict led to: its text is made once.
 type ruled struct {
 	verdict policy.RecipientVerdict
-	opinion opinion
+	opinion *opinion
 }
 
 // maxMailDomains bounds the domains remembered as they are written, some 15 MB of them.
@@ -93,9 +92,9 @@ func domainName(domain string) (string, bool) {
 }
 
 // byRule is byRule, whose text is made anew only for another verdict.
-func (d *mailDomain) byRule(v policy.RecipientVerdict) opinion {
-	if v.Action == policy.RecipientPass && v.Doubt == "" {
-		return opinion{}
+func (d *mailDomain) byRule(v policy.RecipientVerdict) *opinion {
+	if v.Action == policy.RecipientPass {
+		return byRule(v, d.name)
 	}
 	r := d.ruled.Load()
 	if r == nil || r.verdict != v {
@@ -120,23 +119,15 @@ func (d *mailDomain) known(now time.Time) *exchangers {
 // ask asks whether the domain takes no mail.
 func (d *mailDomain) ask(ctx context.Context, do nullMX) *exchangers {
 	null, until, err := do(ctx, d.name)
-	x := &exchangers{null: null, failed: err != nil, until: until}
-	if null {
-		x.refusals = [roles]opinion{asSender: senderNullMX(d.name), asRecipient: recipientNullMX(d.name)}
+	x := &exchangers{null: null, until: until, opinions: [roles]*opinion{noOpinion, noOpinion}}
+	switch {
+	case err != nil:
+		x.opinions = [roles]*opinion{unanswered, unanswered}
+	case null:
+		x.opinions = [roles]*opinion{asSender: senderNullMX(d.name), asRecipient: recipientNullMX(d.name)}
 	}
 	if !until.IsZero() {
 		d.exchangers.Store(x)
 	}
 	return x
-}
-
-// opinion is what the answer means for a role.
-func (x *exchangers) opinion(r role) opinion {
-	switch {
-	case x.null:
-		return x.refusals[r]
-	case x.failed:
-		return opinion{reason: reasonUnanswered}
-	}
-	return opinion{}
 }

@@ -31,8 +31,8 @@ func (r reason) String() string {
 		"sender-not-allowed", "sender-null-mx", "recipient-null-mx"}[r]
 }
 
-// opinion is what is thought of a recipient. The zero opinion is that nothing stands
-// against it.
+// opinion is what is thought of a recipient. It never changes: it is made once and
+// given to everybody.
 type opinion struct {
 	does   policy.RecipientAction
 	action delegation.Action // that says so; DUNNO for RecipientPass
@@ -40,28 +40,48 @@ type opinion struct {
 	rule   *policy.Rule // for reasonRule
 }
 
-// monitored: a rule in mode monitor thinks so, and is only to be told.
-func (o opinion) monitored() bool { return o.rule != nil && o.rule.Monitor }
+// The opinions that let a recipient pass.
+var (
+	noOpinion  = &opinion{reason: reasonNone}
+	notAsked   = &opinion{reason: reasonNotAsked}
+	unseen     = &opinion{reason: reasonUnseen}
+	unanswered = &opinion{reason: reasonUnanswered}
+	inDoubt    = &opinion{reason: reasonDoubt}
+)
 
-func refuse(why reason, code int, status, text string) opinion {
-	return opinion{does: policy.RecipientRefuse, action: delegation.Reject(code, status, text), reason: why}
+func (o *opinion) passes() bool { return o.does == policy.RecipientPass }
+
+// monitored: a rule in mode monitor thinks so, and is only to be told.
+func (o *opinion) monitored() bool { return o.rule != nil && o.rule.Monitor }
+
+// or is the opinion that matters of two: the one that lets pass less, and of two that
+// let pass the one with a reason.
+func (o *opinion) or(other *opinion) *opinion {
+	if other.does > o.does || other.does == o.does && other.reason > o.reason {
+		return other
+	}
+	return o
+}
+
+func refuse(why reason, code int, status, text string) *opinion {
+	return &opinion{does: policy.RecipientRefuse, action: delegation.Reject(code, status, text), reason: why}
 }
 
 // reserved: RFC 5321 §4.2.3: 550, rejected for policy reasons. RFC 3463 §3.8: X.7.1.
 // The milter says the same about From. Who may is not for the client to know.
-func reserved(c sender.Client, from string) opinion {
+func reserved(c sender.Client, from string) *opinion {
 	return refuse(reasonSenderReserved, 550, "5.7.1",
 		fmt.Sprintf("postseal: %s: %s may not use the sender %s", reasonSenderReserved, clientText(c), from))
 }
 
 // senderNullMX: RFC 7505 §4.2 and §6: the domain could take neither replies nor bounces.
-func senderNullMX(domain string) opinion {
+func senderNullMX(domain string) *opinion {
 	return refuse(reasonSenderNullMX, 550, "5.7.27",
 		fmt.Sprintf("postseal: the sender's domain %s takes no mail (null MX, RFC 7505)", domain))
 }
 
 // recipientNullMX: RFC 7505 §4.1 and §6.
-func recipientNullMX(domain string) opinion {
+func recipientNullMX(domain string) *opinion {
 	return refuse(reasonRecipientNullMX, 556, "5.1.10",
 		fmt.Sprintf("postseal: the domain %s takes no mail (null MX, RFC 7505)", domain))
 }
@@ -72,19 +92,19 @@ func recipientNullMX(domain string) opinion {
 // The deferral is DEFER_IF_PERMIT: what a later restriction refuses for good is not to
 // be tried for an hour first. Postfix holds on to it whatever permits the client later,
 // in every restriction list (src/smtpd/smtpd_check.c: smtpd_check_rcpt).
-func byRule(v policy.RecipientVerdict, domain string) opinion {
-	o := opinion{does: v.Action, reason: reasonRule, rule: v.Rule}
+func byRule(v policy.RecipientVerdict, domain string) *opinion {
+	var a delegation.Action
 	switch {
 	case v.Action == policy.RecipientRefuse:
-		o.action = delegation.Reject(550, "5.7.10", ruleText(v, domain, "send it another way, or ask your postmaster"))
+		a = delegation.Reject(550, "5.7.10", ruleText(v, domain, "send it another way, or ask your postmaster"))
 	case v.Action == policy.RecipientDefer:
-		o.action = delegation.DeferIfPermit("4.7.10", ruleText(v, domain, "try again later"))
+		a = delegation.DeferIfPermit("4.7.10", ruleText(v, domain, "try again later"))
 	case v.Doubt != "":
-		o.reason = reasonDoubt
+		return inDoubt
 	default:
-		return opinion{}
+		return noOpinion
 	}
-	return o
+	return &opinion{does: v.Action, action: a, reason: reasonRule, rule: v.Rule}
 }
 
 // minSeen is how much of what was seen is told at least, in bytes: a long text of the

@@ -46,7 +46,7 @@ func newRecipients(h recipients, r prometheus.Registerer) *recipients {
 // envelope is what is made of a client and the sender that it names.
 type envelope struct {
 	policy   *sender.Policy // that says so
-	reserved opinion        // for others, if it is
+	reserved *opinion       // for others; noOpinion if it is not
 	domain   *mailDomain    // of the sender; nil without one
 }
 
@@ -57,16 +57,16 @@ const maxEnvelope = 512
 func (h *recipients) ServePolicy(ctx context.Context, r *delegation.Request) delegation.Action {
 	if r.State() != delegation.Rcpt {
 		// What is known at END-OF-MESSAGE is for the milter to say, which sees the message.
-		return h.pass(opinion{reason: reasonNotAsked})
+		return h.pass(notAsked)
 	}
 	c, now := h.config(), time.Now()
 	e := h.envelope(c.Senders.Policy, r, now)
 	if e == nil {
-		return h.pass(opinion{reason: reasonUnseen}) // strangers' mail costs no look-up
+		return h.pass(unseen) // strangers' mail costs no look-up
 	}
 	to := h.domains.of(r.Recipient(), now)
 	o := h.judge(ctx, e, r.Sender(), to, now)
-	if o.does == policy.RecipientPass {
+	if o.passes() {
 		return h.pass(o)
 	}
 	held := c.Mode == policy.ModeMonitor || o.monitored()
@@ -81,7 +81,7 @@ func (h *recipients) ServePolicy(ctx context.Context, r *delegation.Request) del
 	return o.action
 }
 
-func (h *recipients) pass(o opinion) delegation.Action {
+func (h *recipients) pass(o *opinion) delegation.Action {
 	h.answers.count(o, false)
 	return delegation.Dunno()
 }
@@ -100,7 +100,7 @@ func (h *recipients) envelope(p *sender.Policy, r *delegation.Request, now time.
 	if !p.Outgoing(client) {
 		return nil
 	}
-	e := &envelope{policy: p, domain: h.domains.of(r.Sender(), now)}
+	e := &envelope{policy: p, reserved: noOpinion, domain: h.domains.of(r.Sender(), now)}
 	// Foreign is no reason here: forwarded mail and bounces have an envelope of others,
 	// and the From, which the recipient sees, has the milter's from-foreign.
 	if from := string(r.Sender()); p.MayUse(client, from).Use == sender.Reserved {
@@ -127,29 +127,35 @@ func clientOf(r *delegation.Request) sender.Client {
 //   - a domain takes no mail: no reason to defer what will never be taken;
 //   - a rule defers. What is not known by then is not asked: it could only turn
 //     one refusal into another, and the client comes back.
-func (h *recipients) judge(ctx context.Context, e *envelope, from []byte, to *mailDomain, now time.Time) opinion {
-	var rule opinion
+func (h *recipients) judge(ctx context.Context, e *envelope, from []byte, to *mailDomain, now time.Time) *opinion {
+	rule := noOpinion
 	if to != nil {
-		rule = to.byRule(h.verdict(from, to.bytes)) // first of all: it begins look-ups
+		v := h.verdict(from, to.bytes) // first of all: it begins look-ups
+		if v.Doubt != "" && h.log.Enabled(ctx, slog.LevelDebug) {
+			h.log.Debug("recipient not refused: in doubt", "domain", to.name, "rule", v.Rule.Source, "seen", v.Seen, "doubt", v.Doubt)
+		}
+		rule = to.byRule(v)
 	}
-	if e.reserved.does != policy.RecipientPass {
+	if !e.reserved.passes() {
 		return e.reserved
 	}
-	acts := rule.does != policy.RecipientPass && !rule.monitored()
+	acts := !rule.passes() && !rule.monitored()
 	if acts && rule.does == policy.RecipientRefuse {
 		return rule
 	}
-	o := h.judgeNullMX(ctx, e, to, now, !acts)
-	if o.does != policy.RecipientPass || rule == (opinion{}) {
+	switch o := h.judgeNullMX(ctx, e, to, now, !acts); {
+	case !o.passes():
 		return o
+	case rule.passes():
+		return o.or(rule)
 	}
 	return rule
 }
 
 // judgeNullMX says whether the sender's or the recipient's domain takes no mail. What
 // is not known is asked for, where there is patience.
-func (h *recipients) judgeNullMX(ctx context.Context, e *envelope, to *mailDomain, now time.Time, patience bool) opinion {
-	var all opinion
+func (h *recipients) judgeNullMX(ctx context.Context, e *envelope, to *mailDomain, now time.Time, patience bool) *opinion {
+	all := noOpinion
 	var unknown [roles]*mailDomain
 	ask := false
 	for r, d := range [roles]*mailDomain{asSender: e.domain, asRecipient: to} {
@@ -158,7 +164,7 @@ func (h *recipients) judgeNullMX(ctx context.Context, e *envelope, to *mailDomai
 		}
 		x := d.known(now)
 		if x != nil && !x.null {
-			all = worse(all, x.opinion(role(r)))
+			all = all.or(x.opinions[r])
 			continue
 		}
 		// A domain of ours may be delivered here, whatever the DNS tells others.
@@ -166,7 +172,7 @@ func (h *recipients) judgeNullMX(ctx context.Context, e *envelope, to *mailDomai
 			continue
 		}
 		if x != nil {
-			return x.opinion(role(r))
+			return x.opinions[r]
 		}
 		unknown[r], ask = d, true
 	}
@@ -176,39 +182,30 @@ func (h *recipients) judgeNullMX(ctx context.Context, e *envelope, to *mailDomai
 	return h.askNullMX(ctx, unknown, all)
 }
 
-// worse is the opinion that matters of two.
-func worse(a, b opinion) opinion {
-	if b.does > a.does || b.does == a.does && b.reason > a.reason {
-		return b
-	}
-	return a
-}
-
 // askNullMX asks about all at once and gives the first refusal that is known: a domain
 // for which nobody answers does not keep that of another back.
-func (h *recipients) askNullMX(ctx context.Context, domains [roles]*mailDomain, all opinion) opinion {
+func (h *recipients) askNullMX(ctx context.Context, domains [roles]*mailDomain, all *opinion) *opinion {
 	ctx, cancel := context.WithCancel(ctx)
-	got := make(chan opinion, roles)
+	defer cancel()
+	got := make(chan *opinion, roles)
 	asked := 0
 	for r, d := range domains {
 		if d == nil {
 			continue
 		}
 		asked++
-		go func() { got <- d.ask(ctx, h.nullMX).opinion(role(r)) }()
+		go func() { got <- d.ask(ctx, h.nullMX).opinions[r] }()
 	}
-	for n := 0; n < asked; n++ {
-		o := <-got
-		if all = worse(all, o); o.does != policy.RecipientPass {
+	for range asked { // nothing goes on behind the answer
+		if all = all.or(<-got); !all.passes() {
 			cancel()
 		}
 	}
-	cancel()
 	return all
 }
 
 // tell logs a refusal or a deferral, done or held.
-func (h *recipients) tell(ctx context.Context, r *delegation.Request, o opinion, held bool) {
+func (h *recipients) tell(ctx context.Context, r *delegation.Request, o *opinion, held bool) {
 	if !h.log.Enabled(ctx, slog.LevelInfo) {
 		return
 	}

@@ -70,7 +70,7 @@ func newDesk(t testing.TB, text string) *desk {
 	k.registry = prometheus.NewRegistry()
 	k.recipients = newRecipients(recipients{
 		config: func() *Config { return c }, nullMX: inspector.NullMX,
-		log: slog.New(slog.NewTextHandler(k.log, nil)),
+		log: slog.New(slog.NewTextHandler(k.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		verdict: func(_, domain []byte) policy.RecipientVerdict {
 			k.mu.Lock()
 			defer k.mu.Unlock()

@@ -1,13 +1,10 @@
 package delegation_test
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
-	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -18,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) {
 	socketmaptest.Main(map[string]socketmaptest.Serve{
-		"bare": bare,
+		"bare": socketmaptest.Answerer("\n\n", dunno),
 		"delegation": func(l net.Listener) error {
 			s := delegation.Server{Handler: delegation.HandlerFunc(func(context.Context, *delegation.Request) delegation.Action {
 				return delegation.Dunno()
@@ -36,60 +33,24 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// bare answers DUNNO to whatever ends with an empty line: the least that a server in Go
-// can do.
-func bare(l net.Listener) error {
-	var running sync.WaitGroup
-	defer running.Wait()
-	for {
-		c, err := l.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		running.Go(func() {
-			defer c.Close()
-			buf := make([]byte, 16<<10)
-			for filled := 0; ; {
-				n, err := c.Read(buf[filled:])
-				if err != nil {
-					return
-				}
-				if filled += n; bytes.HasSuffix(buf[:filled], []byte("\n\n")) {
-					filled = 0
-					if _, err := c.Write([]byte("action=DUNNO\n\n")); err != nil {
-						return
-					}
-				}
-			}
-		})
-	}
-}
-
-func framing(b []byte) (int, error) {
-	i := bytes.Index(b, []byte("\n\n"))
-	if i < 0 {
-		return 0, nil
-	}
-	return i + 2, nil
-}
-
-// BenchmarkServer measures all but the Handler, which does nothing: repeated requests,
-// answered from memory, and requests that the Handler is asked.
+// BenchmarkServer measures all but the Handler, which does nothing: a request that is
+// answered from memory, and more of them than fit there, so that the Handler is asked.
 func BenchmarkServer(b *testing.B) {
+	var many [][]byte
+	for i := range 4096 {
+		many = append(many, []byte(request("recipient", fmt.Sprintf("somebody@customer%d.example.com", i%100), "instance", fmt.Sprint("4d2.6750c3a1.5e1a3.", i))))
+	}
 	for _, tc := range []struct {
-		name    string
-		request []byte
+		name     string
+		requests [][]byte
 	}{
-		{"repeated", []byte(request("recipient", "somebody@customer.example.com"))},
-		{"asked", []byte(request("recipient", "somebody@customer.example.com", "instance", ""))},
+		{"repeated", many[:1]},
+		{"asked", many},
 	} {
 		for _, conns := range []int{1, 16, 64} {
 			b.Run(fmt.Sprintf("%s/conns=%d", tc.name, conns), func(b *testing.B) {
 				floor, ours := socketmaptest.Start(b, "bare"), socketmaptest.Start(b, "delegation")
-				socketmaptest.CompareFramed(b, framing, floor, ours, conns, tc.request)
+				socketmaptest.CompareFramed(b, socketmaptest.Ending("\n\n"), floor, ours, conns, tc.requests...)
 			})
 		}
 	}

@@ -1,6 +1,7 @@
 package socketmaptest
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"sync"
@@ -16,7 +17,42 @@ var (
 
 // Echo sends back each netstring that comes in on l, until l is closed: the least
 // that a server in Go can do.
-func Echo(l net.Listener) error {
+func Echo(l net.Listener) error { return serveEach(l, echo) }
+
+// Answerer answers whatever ends with end, until its listener is closed: the least that
+// a server in Go can do for a protocol whose requests end so and are not sent ahead.
+func Answerer(end, answer string) Serve {
+	return func(l net.Listener) error {
+		return serveEach(l, func(c net.Conn) {
+			buf := make([]byte, bufferSize)
+			for filled := 0; filled < len(buf); {
+				n, err := c.Read(buf[filled:])
+				if err != nil {
+					return
+				}
+				if filled += n; bytes.HasSuffix(buf[:filled], []byte(end)) {
+					filled = 0
+					if _, err := c.Write([]byte(answer)); err != nil {
+						return
+					}
+				}
+			}
+		})
+	}
+}
+
+// Ending is the Framing of messages that end so.
+func Ending(end string) Framing {
+	return func(b []byte) (int, error) {
+		i := bytes.Index(b, []byte(end))
+		if i < 0 {
+			return 0, nil
+		}
+		return i + len(end), nil
+	}
+}
+
+func serveEach(l net.Listener, serve func(net.Conn)) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	for {
@@ -29,7 +65,7 @@ func Echo(l net.Listener) error {
 		}
 		running.Go(func() {
 			defer c.Close()
-			echo(c)
+			serve(c)
 		})
 	}
 }

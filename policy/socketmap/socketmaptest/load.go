@@ -24,8 +24,8 @@ type Framing func(b []byte) (size int, err error)
 
 // Load asks the server at address for the time d, on conns connections at once. As
 // Postfix does, each waits for an answer before it asks again. The requests, which
-// are whole netstrings, are sent in turn, each connection beginning with another
-// one. Any netstring is an answer.
+// are whole netstrings, are sent in turn; the connections begin with others, evenly
+// spread over them. Any netstring is an answer.
 func Load(ctx context.Context, network, address string, conns int, d time.Duration, requests ...[]byte) (Result, error) {
 	return load(ctx, netstringSize, network, address, conns, d, requests)
 }
@@ -51,7 +51,9 @@ func load(ctx context.Context, framing Framing, network, address string, conns i
 	start := time.Now()
 	var running sync.WaitGroup
 	for i, c := range clients {
-		running.Go(func() { results[i], errs[i] = ask(ctx, framing, c, start.Add(d), requests, i) })
+		running.Go(func() {
+			results[i], errs[i] = ask(ctx, framing, c, start.Add(d), requests, i*max(1, len(requests)/conns))
+		})
 	}
 	running.Wait()
 	sum := Result{Elapsed: time.Since(start)}
