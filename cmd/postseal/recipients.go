@@ -131,7 +131,7 @@ func (h *recipients) judge(ctx context.Context, e *envelope, from []byte, to *ma
 	rule := noOpinion
 	if to != nil {
 		v := h.verdict(from, to.bytes) // first of all: it begins look-ups
-		if v.Doubt != "" && h.log.Enabled(ctx, slog.LevelDebug) {
+		if v.Doubt != "" && v.Rule != nil && h.log.Enabled(ctx, slog.LevelDebug) {
 			h.log.Debug("recipient not refused: in doubt", "domain", to.name, "rule", v.Rule.Source, "seen", v.Seen, "doubt", v.Doubt)
 		}
 		rule = to.byRule(v)
