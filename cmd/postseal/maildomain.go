@@ -93,7 +93,7 @@ func domainName(domain string) (string, bool) {
 
 // byRule is byRule, whose text is made anew only for another verdict.
 func (d *mailDomain) byRule(v policy.RecipientVerdict) *opinion {
-	if v.Action == policy.RecipientPass {
+	if v.Action|v.Withheld == policy.RecipientPass {
 		return byRule(v, d.name)
 	}
 	r := d.ruled.Load()

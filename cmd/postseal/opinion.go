@@ -38,6 +38,7 @@ type opinion struct {
 	action delegation.Action // that says so; DUNNO for RecipientPass
 	reason reason
 	rule   *policy.Rule // for reasonRule
+	held   bool         // the rule is in mode monitor: only to be told
 }
 
 // The opinions that let a recipient pass.
@@ -50,9 +51,6 @@ var (
 )
 
 func (o *opinion) passes() bool { return o.does == policy.RecipientPass }
-
-// monitored: a rule in mode monitor thinks so, and is only to be told.
-func (o *opinion) monitored() bool { return o.rule != nil && o.rule.Monitor }
 
 // or is the opinion that matters of two: the one that lets pass less, and of two that
 // let pass the one with a reason.
@@ -93,18 +91,22 @@ func recipientNullMX(domain string) *opinion {
 // be tried for an hour first. Postfix holds on to it whatever permits the client later,
 // in every restriction list (src/smtpd/smtpd_check.c: smtpd_check_rcpt).
 func byRule(v policy.RecipientVerdict, domain string) *opinion {
+	does, held := v.Action, false
+	if does == policy.RecipientPass {
+		does, held = v.Withheld, true
+	}
 	var a delegation.Action
 	switch {
-	case v.Action == policy.RecipientRefuse:
+	case does == policy.RecipientRefuse:
 		a = delegation.Reject(550, "5.7.10", ruleText(v, domain, "send it another way, or ask your postmaster"))
-	case v.Action == policy.RecipientDefer:
+	case does == policy.RecipientDefer:
 		a = delegation.DeferIfPermit("4.7.10", ruleText(v, domain, "try again later"))
 	case v.Doubt != "":
 		return inDoubt
 	default:
 		return noOpinion
 	}
-	return &opinion{does: v.Action, action: a, reason: reasonRule, rule: v.Rule}
+	return &opinion{does: does, action: a, reason: reasonRule, rule: v.Rule, held: held}
 }
 
 // minSeen is how much of what was seen is told at least, in bytes: a long text of the

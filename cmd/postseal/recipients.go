@@ -69,7 +69,7 @@ func (h *recipients) ServePolicy(ctx context.Context, r *delegation.Request) del
 	if o.passes() {
 		return h.pass(o)
 	}
-	held := c.Mode == policy.ModeMonitor || o.monitored()
+	held := c.Mode == policy.ModeMonitor || o.held
 	h.answers.count(o, held)
 	h.tell(ctx, r, o, held)
 	if held {
@@ -131,7 +131,7 @@ func (h *recipients) judge(ctx context.Context, e *envelope, from []byte, to *ma
 	rule := noOpinion
 	if to != nil {
 		v := h.verdict(from, to.bytes) // first of all: it begins look-ups
-		if v.Doubt != "" && v.Rule != nil && h.log.Enabled(ctx, slog.LevelDebug) {
+		if v.Doubt != "" && v.Withheld == policy.RecipientPass && v.Rule != nil && h.log.Enabled(ctx, slog.LevelDebug) {
 			h.log.Debug("recipient not refused: in doubt", "domain", to.name, "rule", v.Rule.Source, "seen", v.Seen, "doubt", v.Doubt)
 		}
 		rule = to.byRule(v)
@@ -139,7 +139,7 @@ func (h *recipients) judge(ctx context.Context, e *envelope, from []byte, to *ma
 	if !e.reserved.passes() {
 		return e.reserved
 	}
-	acts := !rule.passes() && !rule.monitored()
+	acts := !rule.passes() && !rule.held
 	if acts && rule.does == policy.RecipientRefuse {
 		return rule
 	}

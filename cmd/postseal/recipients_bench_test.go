@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -31,6 +32,16 @@ func benchConfig(dir, nameServer string) string {
 		fmt.Fprintf(&rules, "[[rule]]\nmatch = ['.suffix%d.example', 'partner%d.example']\nlevel = 'encrypt'\n", i, i)
 	}
 	return strings.NewReplacer("DIR", dir, "SERVER", nameServer).Replace(`
+[socketmap]
+listen = []
+[delegation]
+listen = []
+[milter]
+listen = []
+[http]
+listen = []
+[control]
+listen = ""
 [resolver]
 servers = ["SERVER"]
 probe = ""
@@ -48,6 +59,11 @@ from = ["news.sender.example"]
 
 // serveRecipients is what answers policy delegation in a daemon.
 func serveRecipients(l net.Listener) error {
+	return withEngine(func(ctx context.Context, d *daemon) error { return d.delegated.Serve(ctx, l) })
+}
+
+// withEngine calls f with a daemon that knows what benchConfig says, whose engine runs.
+func withEngine(f func(context.Context, *daemon) error) error {
 	dir, err := os.MkdirTemp("", "postseal")
 	if err != nil {
 		return err
@@ -68,9 +84,32 @@ func serveRecipients(l net.Listener) error {
 	if err != nil {
 		return err
 	}
-	go func() { _ = d.resolver.Run(ctx) }()
-	go func() { _ = d.engine.Run(ctx) }()
-	return d.delegated.Serve(ctx, l)
+	d.serving = ctx
+	ended := make(chan error)
+	go func() { ended <- d.run(ctx) }()
+	err = f(ctx, d)
+	cancel()
+	return errors.Join(err, <-ended)
+}
+
+// TestServePolicy_EngineAllocatesNothing: nor does the engine with its rules, once it
+// knows the destination.
+func TestServePolicy_EngineAllocatesNothing(t *testing.T) {
+	err := withEngine(func(ctx context.Context, d *daemon) error {
+		for _, recipient := range []string{"u@customer.test", "u@Customer.TEST", "u@partner7.example", "u@null.test"} {
+			r, err := delegation.ParseRequest([]byte(policyRequest(delegation.Rcpt, "newsletter@sender.example", "192.0.2.7", "bounces+1@news.sender.example", recipient)))
+			if err != nil {
+				return err
+			}
+			eventually(t, "an answer to "+recipient+" without allocation", func() bool {
+				return testing.AllocsPerRun(100, func() { d.delegated.Handler.ServePolicy(ctx, r) }) == 0
+			})
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // benchRequests are more than the server's memory for repeated ones holds: a thousand

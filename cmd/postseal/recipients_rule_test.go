@@ -70,8 +70,11 @@ func TestPOL03_Order(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				k := newDesk(t, deskConfig)
 				k.ruled = policy.RecipientVerdict{Action: tt.does, Rule: tt.rule, Seen: sawNoTLS}
-				if tt.does == passed {
+				switch {
+				case tt.does == passed:
 					k.ruled.Doubt = "nothing proves our own path"
+				case tt.rule.Monitor:
+					k.ruled.Action, k.ruled.Withheld, k.ruled.Doubt = passed, tt.does, "mode monitor"
 				}
 				began := time.Now()
 				got := k.ask(t.Context(), t, policyRequest(delegation.Rcpt, "alice", "192.0.2.7", tt.from, tt.to))
