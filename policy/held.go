@@ -14,6 +14,7 @@ const (
 	kindPolicy cache.Kind = "policy" // an MTA-STS policy and its book-keeping, by domain
 	kindClass  cache.Kind = "class"  // the DANE standing last seen of such a domain
 	kindMX     cache.Kind = "mx"     // the MX set last seen of a domain, for mx: rules
+	kindMXRule cache.Kind = "mxrule" // when an mx: pattern last matched a destination
 	kindState  cache.Kind = "state"  // what is kept of first-run safety
 )
 

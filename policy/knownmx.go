@@ -21,6 +21,7 @@ const (
 	// is forgotten at a restart.
 	maxKnown   = 100_000
 	purgeAgain = time.Minute // between two looks for room among them
+	maxLeft    = 10_000      // mail hosts that a destination left, until watchRules looks
 )
 
 // KnownMX is the MX set of a domain as it was last seen: what mx: rules are held
@@ -66,6 +67,7 @@ type knownSets struct {
 	mu     sync.Mutex
 	sets   map[string]*KnownMX
 	purged time.Time // when there was last looked for room
+	left   []string  // mail hosts that a destination no longer has
 }
 
 // get returns the set of a domain while it may be used, nil without one.
@@ -99,7 +101,24 @@ func (s *knownSets) note(domain string, k *KnownMX) bool {
 	if old != nil && old.Secure == k.Secure && slices.Equal(old.Hosts, k.Hosts) && k.At.Sub(old.At).Abs() < knownAgain {
 		return false
 	}
+	if old != nil && len(s.left) < maxLeft {
+		for _, host := range old.Hosts {
+			if _, still := slices.BinarySearch(k.Hosts, host); !still {
+				s.left = append(s.left, host)
+			}
+		}
+	}
 	return s.put(domain, k)
+}
+
+// takeLeft returns the mail hosts that some destination no longer has, since the last
+// call.
+func (s *knownSets) takeLeft() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left := s.left
+	s.left = nil
+	return left
 }
 
 // restore keeps a set from the store, unless one as new is there.

@@ -27,6 +27,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	work.Go(func() { e.load(ctx) })
 	work.Go(func() { e.refreshAll(ctx) })
 	work.Go(func() { e.writer.run(ctx) })
+	work.Go(func() { e.watchRules(ctx) })
 	if e.reach != nil {
 		work.Go(func() { e.watchAll(ctx) })
 	}
