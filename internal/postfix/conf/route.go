@@ -37,8 +37,8 @@ type class struct {
 	relayed bool
 }
 
-// classes are looked for in this order; what none of them has is the last.
-var classes = []class{
+// addressClasses are looked for in this order; what none of them has is the last.
+var addressClasses = []class{
 	{list: "mydestination", transport: "local_transport"},
 	{list: "virtual_alias_domains"},
 	{list: "virtual_mailbox_domains", transport: "virtual_transport"},
@@ -157,7 +157,7 @@ func (s *Snapshot) entries(ctx context.Context, ask askFunc, domains []string) (
 func (s *Snapshot) routes(ctx context.Context, ask askFunc, domains []string) (routes map[string]Route, troubles []string, err error) {
 	hops := map[string]hop{}
 	left := domains
-	for _, c := range classes {
+	for _, c := range addressClasses {
 		in, err := s.members(ctx, ask, c, left)
 		if err != nil {
 			troubles = append(troubles, fmt.Sprintf("%s cannot be read: %v", c.list, err))
@@ -220,7 +220,7 @@ func (s *Snapshot) routingFiles() []string {
 // own map of senders is none of them.
 func (s *Snapshot) BySender() []string {
 	var settings []string
-	for _, param := range []string{"sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps"} {
+	for _, param := range []string{"sender_dependent_relayhost_maps", senderMaps} {
 		if slices.ContainsFunc(tables(s.Main[param]), func(t table) bool { return !s.ourSenders(t) }) {
 			settings = append(settings, param+" = "+s.Main[param])
 		}
