@@ -114,3 +114,10 @@ func (e *Engine) recipient(d *domain, sender []byte, now time.Time) RecipientVer
 	}
 	return w.recipient(e, p, byDomain, bySender, now)
 }
+
+// Rerouted says that Config.Route may tell something else from now on. Until it was
+// asked anew no recipient is refused.
+func (e *Engine) Rerouted() {
+	e.watch.routes.Add(1)
+	e.watch.changes.Add(1) // what was summed up is void
+}

@@ -18,6 +18,7 @@ const (
 const (
 	doubtOld       = "the mail hosts were last looked at more than 30 minutes ago"
 	doubtPath      = "no other mail host has shown TLS within the hour: the fault may be on our own path"
+	doubtRoutes    = "where Postfix hands the mail is being found out anew"
 	doubtMonitored = `the rule has mode = "monitor"`
 )
 

@@ -42,6 +42,8 @@ type watch struct {
 	all *cache.Memory[watched]
 	// changes counts what may move a Standing: every summary rests on one count.
 	changes atomic.Uint64
+	// routes counts what may change where Postfix takes mail.
+	routes atomic.Uint64
 
 	mu    sync.Mutex
 	queue turns
@@ -129,6 +131,9 @@ func (w *watched) recipient(e *Engine, p *plan, byDomain bool, bySender *Rule, n
 		e.wake(w, now)
 	}
 	s := w.current(e, p, now)
+	if s.unbound == doubtRoutes {
+		e.wake(w, now)
+	}
 	var v RecipientVerdict
 	if byDomain {
 		for i := range s.claims {
@@ -201,7 +206,9 @@ func (w *watched) sum(e *Engine, p *plan, now time.Time) *summary {
 		s.until = next
 	}
 	if h := w.hosts.Load(); h != nil {
-		s.unbound = h.unbound
+		if s.unbound = h.unbound; e.route != nil && h.routes != e.watch.routes.Load() {
+			s.unbound = doubtRoutes
+		}
 		f := p.Rules.Find(h.subject(Key{Name: w.key, Port: 25}), now)
 		for _, r := range []*Rule{f.Rule, f.Monitored} {
 			if r.watched() {

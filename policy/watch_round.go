@@ -55,10 +55,11 @@ func (e *Engine) round(w *watched) time.Time {
 // locate finds out where mail to the destination goes.
 func (e *Engine) locate(ctx context.Context, w *watched, p *plan, k Key) {
 	before := w.hosts.Load()
+	routes := e.watch.routes.Load()
 	h := e.gather(ctx, k, p.watching&watchingTLSA != 0)
 	switch now := time.Now(); {
 	case e.route == nil:
-	case before != nil && now.Sub(before.routed) < routeLasts:
+	case before != nil && before.routes == routes && now.Sub(before.routed) < routeLasts:
 		h.unbound, h.routed = before.unbound, before.routed
 	default:
 		why := e.route(ctx, k.Name)
@@ -66,6 +67,7 @@ func (e *Engine) locate(ctx context.Context, w *watched, p *plan, k Key) {
 			h.unbound = "rules do not bind: " + why
 		}
 	}
+	h.routes = routes
 	if e.route != nil {
 		if end := h.routed.Add(routeLasts); end.Before(h.until) {
 			h.until = end

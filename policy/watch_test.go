@@ -195,6 +195,44 @@ func TestRecipientMXRule(t *testing.T) {
 	})
 }
 
+// TestRecipientRerouted: a relayhost that was set a moment ago refuses nobody, and one
+// that was taken out does so without delay.
+func TestRecipientRerouted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var relayed atomic.Bool
+		w, m := watchWorld(t, watchZone, func(c *Config) {
+			c.Route = func(context.Context, string) string {
+				time.Sleep(time.Second) // postmap
+				if relayed.Load() {
+					return "relayhost = [smart.test]"
+				}
+				return ""
+			}
+		}, unreachableRule(UnreachableDefer, 0, "good.test", "bad.test"))
+		defer w.stop()
+		m.show("mx.good.test", ReachPositive)
+		m.show("mx.bad.test", ReachNegative)
+		settle := func() {
+			w.rcpt("good.test")
+			w.rcpt("bad.test")
+			time.Sleep(time.Minute)
+		}
+		settle()
+		w.wantAction("bad.test", RecipientDefer)
+		relayed.Store(true)
+		w.engine.Rerouted()
+		w.wantAction("bad.test", RecipientPass)
+		settle()
+		if v := w.rcpt("bad.test"); v.Doubt != "rules do not bind: relayhost = [smart.test]" {
+			t.Errorf("%+v", v)
+		}
+		relayed.Store(false)
+		w.engine.Rerouted()
+		settle()
+		w.wantAction("bad.test", RecipientDefer)
+	})
+}
+
 // TestRecipientSender: the rule for a sender binds any destination, by itself.
 func TestRecipientSender(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -67,6 +67,9 @@ func (r *routing) take(s *conf.Snapshot) {
 		r.router, r.senders = conf.NewRouter(s), s.BySender()
 	}
 	r.mu.Unlock()
+	if r.d.engine != nil {
+		r.d.engine.Rerouted()
+	}
 	r.look()
 }
 
