@@ -47,6 +47,7 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 		"sink": stepSink, "postfix": stepPostfix, "postseal": stepPostseal, "older": stepOlder,
 		"stream": stepStream, "post": stepPost, "talk": stepTalk, "mail": stepMail, "judged": stepJudged,
 		"received": stepReceived, "queued": stepQueued, "release": stepRelease, "signer": stepSigner,
+		"rcpt": stepRcpt, "says": stepSays,
 	}
 	table := make(map[string]func(*testscript.TestScript, bool, []string))
 	for name, step := range steps {
