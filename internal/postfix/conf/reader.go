@@ -178,7 +178,7 @@ func (s *Snapshot) readServices(ctx context.Context, p place, services []*Servic
 
 // global are the parameters that do not belong to a service.
 var global = []string{"mail_version", "compatibility_level", "queue_directory", "daemon_directory",
-	"disable_dns_lookups", "ignore_mx_lookup_error", "tls_append_default_CA", "socketmap_max_reply_size", "proxy_read_maps"}
+	"disable_dns_lookups", "ignore_mx_lookup_error", "tls_append_default_CA", "socketmap_max_reply_size", "proxy_read_maps", "inet_protocols"}
 
 // routing are those by which trivial-rewrite(8) finds where mail goes.
 var routing = []string{"relayhost", "transport_maps", "default_transport", "relay_transport", "local_transport", "virtual_transport",
@@ -189,7 +189,8 @@ var routing = []string{"relayhost", "transport_maps", "default_transport", "rela
 var perClient = []string{"tls_security_level", "use_tls", "enforce_tls", "tls_enforce_peername", "tls_policy_maps",
 	"tls_CAfile", "tls_CApath", "tls_trust_anchor_file", "dns_support_level", "host_lookup", "dns_resolver_options",
 	"tls_enforce_sts_mx_patterns", "tls_dane_insecure_mx_policy", "tls_connection_reuse", "connection_cache_on_demand",
-	"fallback_relay", "mx_address_limit", "tls_mandatory_protocols", "tls_protocols", "tls_servername", "tls_wrappermode", "tls_loglevel"}
+	"fallback_relay", "mx_address_limit", "tls_mandatory_protocols", "tls_protocols", "tls_servername", "tls_wrappermode", "tls_loglevel",
+	"helo_name", "bind_address", "bind_address6"}
 
 // parameters are all that postconf is asked for, in a fixed order. It leaves
 // out the ones that its version does not have.
