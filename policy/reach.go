@@ -87,6 +87,7 @@ type HostReach struct {
 	Offered  bool         `json:"offered"` // STARTTLS
 	Version  string       `json:"version"` // as Postfix logs it: "TLSv1.3"; empty without a handshake
 	Cipher   string       `json:"cipher"`
+	Trust    string       `json:"trust"`   // Anonymous, Untrusted, Trusted, Verified; empty without a handshake
 	Names    []string     `json:"names"`   // of the host's certificate
 	Expires  time.Time    `json:"expires"` // its end; zero without one
 	Text     string       `json:"text"`    // one sentence, in Postfix's words

@@ -39,7 +39,8 @@ func alone(ctx context.Context, cfg *Config, store cache.Store) (d *daemon, done
 	if err != nil {
 		return nil, nil, err
 	}
-	d.engine, err = policy.New(policy.Config{Resolver: d.resolver, Fetch: fetcher.Fetch, Store: store, Settings: engineSettings(cfg), Logger: quiet})
+	d.reach = newMailReach(cfg.Reach, quiet)
+	d.engine, err = policy.New(policy.Config{Resolver: d.resolver, Fetch: fetcher.Fetch, Store: store, Settings: engineSettings(cfg), Reach: d.reach, Logger: quiet})
 	if err != nil {
 		return nil, nil, err
 	}

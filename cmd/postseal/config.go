@@ -39,6 +39,7 @@ type Config struct {
 	Cache      StoreConfig
 	Ledger     StoreConfig
 	Senders    SendersConfig
+	Reach      ReachConfig
 
 	// Rules are those of the file, then those of the included files, then those
 	// of rule_map. Never nil.
@@ -207,6 +208,7 @@ func defaults(e environment) *Config {
 		MTASTS:     MTASTSConfig{FetchTimeout: time.Minute},
 		Cache:      StoreConfig{Path: filepath.Join(state, "postseal.db")},
 		Ledger:     StoreConfig{Path: filepath.Join(state, "ledger.db")},
+		Reach:      ReachConfig{Connections: defaultConnections},
 		Senders:    SendersConfig{Config: sender.Config{Outgoing: sender.DefaultOutgoing()}, Policy: new(sender.Policy)},
 		Rules:      none,
 	}

@@ -55,6 +55,7 @@ func (r *reading) read(c *Config) (rules []*table) {
 	readStores(top.section("cache"), top.section("ledger"), c)
 
 	r.readSenders(top.section("senders"), &c.Senders)
+	top.section("reach").reach(&c.Reach)
 	return top.sections("rule")
 }
 

@@ -39,6 +39,7 @@ func (c *Config) TOML() string {
 	w.text("path", c.Cache.Path)
 	w.section("ledger")
 	w.text("path", c.Ledger.Path)
+	w.reach(&c.Reach)
 	w.senders(&c.Senders)
 	rules := c.Rules.All()
 	for i := range rules {

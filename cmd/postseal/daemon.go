@@ -43,6 +43,7 @@ type daemon struct {
 	resolver  *resolver.Resolver
 	fetcher   atomic.Pointer[mtasts.Fetcher]
 	engine    *policy.Engine
+	reach     *mailReach
 	gate      *gate
 	socketmap *socketmap.Server
 	inspector *milter.Inspector
@@ -91,8 +92,9 @@ func newDaemon(ctx context.Context, opts *globalOptions, logger *slog.Logger) (*
 	}
 	d.fetcher.Store(fetcher)
 	d.book = d.newBook(ctx, cfg.Ledger.Path)
+	d.reach = newMailReach(cfg.Reach, logger)
 	d.engine, err = policy.New(policy.Config{
-		Resolver: d.resolver, Store: d.store, Logger: logger, Registerer: d.registry, Settings: engineSettings(cfg),
+		Resolver: d.resolver, Store: d.store, Logger: logger, Registerer: d.registry, Settings: engineSettings(cfg), Reach: d.reach,
 		Observer: d.book, Secured: d.book.secured,
 		Fetch: func(ctx context.Context, domain string) (mtasts.Fetched, error) {
 			return d.fetcher.Load().Fetch(ctx, domain)
@@ -206,7 +208,7 @@ func newFetcher(c *Config, r *resolver.Resolver, logger *slog.Logger) (*mtasts.F
 func engineSettings(c *Config) policy.Settings {
 	return policy.Settings{
 		Monitor: c.Mode == policy.ModeMonitor, Floor: c.TLSPolicy.Floor, Deadline: c.TLSPolicy.Deadline,
-		DANE: c.DANEMode(), STS: c.MTASTSMode(), Rules: c.Rules,
+		DANE: c.DANEMode(), STS: c.MTASTSMode(), Rules: c.Rules, References: c.Reach.Reference,
 	}
 }
 
@@ -388,6 +390,9 @@ func (d *daemon) reload() error {
 	if old.Delegation.Deadline != cfg.Delegation.Deadline {
 		d.log.Warn("[delegation] deadline takes effect at a restart", "deadline", cfg.Delegation.Deadline)
 	}
+	if old.Reach.Connections != cfg.Reach.Connections {
+		d.log.Warn("[reach] connections takes effect at a restart", "connections", cfg.Reach.Connections)
+	}
 	if err := d.listen(d.serving, cfg); err != nil { // also when the drain has begun
 		return errors.Join(err, d.resolver.Reconfigure(d.resolverConfig(old)))
 	}
@@ -396,6 +401,7 @@ func (d *daemon) reload() error {
 	d.decideAnew()
 	d.book.rules.Clear() // those of the configuration before
 	d.inspector.Configure(milterSettings(cfg))
+	d.postfix.tellReach()
 	d.postfix.reread()
 	d.log.Info("configuration read again", "config", cfg.Path, "rules", len(cfg.Rules.All()))
 	return nil

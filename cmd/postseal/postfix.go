@@ -119,6 +119,17 @@ func (w *postfixWatch) take(s *conf.Snapshot, err error) {
 	w.tellProblems()
 	w.reckon()
 	w.routing.take(s)
+	w.tellReach()
+}
+
+// tellReach has mail hosts probed as the Postfix that is known would reach them.
+func (w *postfixWatch) tellReach() {
+	w.mu.Lock()
+	s := w.snapshot
+	w.mu.Unlock()
+	if w.d.reach != nil {
+		w.d.reach.configure(w.d.config().Reach, s)
+	}
 }
 
 // stamp notes that the snapshot's version is there now. w.mu is held.
