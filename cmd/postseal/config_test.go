@@ -67,7 +67,7 @@ func TestConfig_DesignIsTheDefaults(t *testing.T) {
 	r := rules[0]
 	want := []string{"partner.example", ".gov.example", "[relay.example]:587", "mx:*.mail.protection.outlook.com"}
 	if !reflect.DeepEqual(r.Match, want) || r.Line.String() != "encrypt protocols=>=TLSv1.2" || r.Reason != "contract 4711" ||
-		!r.Until.Equal(time.Date(2027, 4, 1, 0, 0, 0, 0, time.Local)) || r.Monitor || r.Exempt != 0 || r.Source != "postseal.toml:53" {
+		!r.Until.Equal(time.Date(2027, 4, 1, 0, 0, 0, 0, time.Local)) || r.Monitor || r.Exempt != 0 || r.Source != "postseal.toml:59" {
 		t.Errorf("first rule: %+v", r)
 	}
 	if r := rules[1]; r.Exempt != policy.ExemptDANE|policy.ExemptSTS || !r.Until.IsZero() {
@@ -88,7 +88,7 @@ func sections(t testing.TB) []string {
 
 func TestConfig_EachSectionAlone(t *testing.T) {
 	all := sections(t)
-	if len(all) != 17 {
+	if len(all) != 18 {
 		t.Fatalf("%d sections: %q", len(all), all)
 	}
 	for _, text := range append(all, "", "# nothing\n", "\ufeffmode = 'monitor'\n") {
@@ -172,7 +172,7 @@ func TestConfig_EveryKeyWithValuesOfAnotherKind(t *testing.T) {
 		default:
 			values = append(values, `["text"]`, "[]")
 		}
-		own := map[string][]string{"add_header": {"true"}, "window": {"42"}, "share": {"42", "1.5"}}[m[1]]
+		own := map[string][]string{"add_header": {"true"}, "window": {"42"}, "connections": {"42"}, "share": {"42", "1.5"}}[m[1]]
 		for _, value := range values {
 			if slices.Contains(own, value) {
 				continue // the key's own kind
