@@ -68,7 +68,7 @@ func TestPFX21_RulesThatDoNotBind(t *testing.T) {
 		{"an mx: pattern has the relayhost", relayhost, []string{"mx:*.example"}, nil},
 		{"relayhost has another port", []string{"relayhost", "[smart.example]:587"}, []string{"[smart.example]"}, nil},
 		{"default_transport", []string{"default_transport", "slow"}, []string{"partner.example"},
-			[]string{"1 recipient rule does not bind: default_transport = slow: slow of master.cf does not ask postseal, its smtp_tls_policy_maps is empty"}},
+			[]string{"1 recipient rule does not bind: default_transport = slow (slow of master.cf does not ask postseal: its smtp_tls_policy_maps is empty)"}},
 		{"some domains", relay, []string{"partner.example", "a.r.example", ".r.example", "mx:*.other.example"},
 			[]string{"2 recipient rules do not bind: relay_domains names it, relay_transport = relay:[vpn.example]:587; Postfix asks for [vpn.example]:587: write a rule for that key"}},
 		{"two reasons", append(slices.Clone(relayhost), relay...), []string{"partner.example r.example"}, []string{
@@ -76,7 +76,7 @@ func TestPFX21_RulesThatDoNotBind(t *testing.T) {
 			"1 recipient rule does not bind: relay_domains names it, relay_transport = relay:[vpn.example]:587; Postfix asks for [vpn.example]:587: write a rule for that key"}},
 		{"another port of the domain", []string{"relay_domains", "r.example", "relay_transport", "relay:r.example:587"}, []string{"r.example"}, nil},
 		{"our own domain", nil, []string{"own.example"},
-			[]string{"1 recipient rule does not bind: mydestination names it, local_transport = local: local of master.cf is not smtp(8)"}},
+			[]string{"1 recipient rule does not bind: mydestination names it, local_transport = local (local of master.cf is not smtp(8))"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRouting(&daemon{})

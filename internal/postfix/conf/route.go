@@ -95,9 +95,9 @@ func (s *Snapshot) route(h hop, domain string) Route {
 	i := slices.IndexFunc(s.Services, func(sv *Service) bool { return sv.Name == h.service && sv.Type != "inet" })
 	switch {
 	case i < 0:
-		r.Obstacle = fmt.Sprintf("%s: %s of master.cf is not smtp(8)", h.setting, h.service)
+		r.Obstacle = fmt.Sprintf("%s (%s of master.cf is not smtp(8))", h.setting, h.service)
 	case !s.Services[i].UsesOurMap:
-		r.Obstacle = fmt.Sprintf("%s: %s of master.cf does not ask postseal, its %s", h.setting, h.service, s.Services[i].shows("smtp_tls_policy_maps"))
+		r.Obstacle = fmt.Sprintf("%s (%s of master.cf does not ask postseal: its %s)", h.setting, h.service, s.Services[i].shows("smtp_tls_policy_maps"))
 	default:
 		if r.Asks = true; !strings.EqualFold(h.nexthop, domain) {
 			r.Obstacle = h.setting
