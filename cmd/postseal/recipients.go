@@ -59,7 +59,7 @@ func (h *recipients) ServePolicy(ctx context.Context, r *delegation.Request) del
 		// What is known at END-OF-MESSAGE is for the milter to say, which sees the message.
 		return h.pass(notAsked)
 	}
-	c, now := h.config(), time.Now()
+	c, now := h.config(), r.Received()
 	e := h.envelope(c.Senders.Policy, r, now)
 	if e == nil {
 		return h.pass(unseen) // strangers' mail costs no look-up

@@ -25,6 +25,7 @@ type call struct {
 	request         Request
 	hash            uint64 // of the request, see memory.hash
 	rest            []byte // what came after the request
+	reply           []byte
 
 	mu       sync.Mutex
 	deadline time.Time
@@ -75,7 +76,7 @@ func (k *call) end(err error) {
 	}
 }
 
-// abort ends the context of the call that is running, if there is one.
+// abort ends the context of the call that is running, if one is.
 func (c *conn) abort() {
 	if k := c.call.Load(); k != nil {
 		k.cancel()
@@ -90,11 +91,13 @@ func (k *call) cancel() {
 
 // ask calls the Handler. False: the deadline came first, and the connection belongs to
 // another goroutine.
-func (c *conn) ask(k *call, now time.Time) (a Action, ours bool) {
+func (c *conn) ask(k *call) (a Action, ours bool) {
 	s := c.server
 	timeout := cmp.Or(s.Deadline, DefaultDeadline)
-	k.begin(now.Add(timeout))
-	c.call.Store(k)
+	k.begin(k.request.received.Add(timeout))
+	if c.call.Load() != k {
+		c.call.Store(k)
+	}
 	c.arm(timeout) // from here on the connection may be taken over
 	if c.life.Err() != nil {
 		k.cancel() // the Server was closed before it could see this call
@@ -120,7 +123,6 @@ func (c *conn) finish(k *call) bool {
 	}
 	k.running = false
 	k.end(context.Canceled)
-	c.call.Store(nil)
 	if k.done == nil {
 		c.spare = k
 	}
@@ -170,7 +172,6 @@ func (c *conn) takeOver(k *call) (late bool, left time.Duration) {
 	}
 	k.running = false
 	k.end(context.DeadlineExceeded)
-	c.call.Store(nil)
 	// All this before the goroutine in the Handler can see that it is late, and end.
 	c.Hold()
 	s := c.server

@@ -21,7 +21,7 @@ type conn struct {
 	life    context.Context // of the connection: ends when no answer can leave any more
 	unwatch func() bool     // life, whose end is the end of the running call too
 
-	call  atomic.Pointer[call] // the one that is running
+	call  atomic.Pointer[call] // the last one
 	spare *call                // one to be used again; nil: none
 	timer *time.Timer          // calls expire
 	armed atomic.Bool          // whether it will
@@ -188,7 +188,8 @@ func (c *conn) between(answered bool) bool {
 			c.SetReadDeadline(time.Time{})
 		}
 		if len(c.buf) > readSize {
-			c.buf, c.spare = make([]byte, readSize), nil // which has the old one
+			c.buf, c.spare = make([]byte, readSize), nil
+			c.call.Store(nil) // these have the old one
 		}
 		return c.Rest()
 	}
@@ -203,18 +204,8 @@ func (c *conn) between(answered bool) bool {
 // answer answers one request, or what is none because of err. Without more, the
 // connection is to be closed if it is ours.
 func (c *conn) answer(k *call, err error) (more, ours bool) {
-	s := c.server
-	buf, ok := s.replies.Get().(*[]byte)
-	if !ok {
-		b := make([]byte, 0, maxReply)
-		buf = &b
-	}
-	reply, ours := c.reply((*buf)[:0], k, err)
-	if ours {
-		more = c.send(reply)
-	}
-	s.replies.Put(buf)
-	return more, ours
+	k.reply, ours = c.reply(k.reply[:0], k, err)
+	return ours && c.send(k.reply), ours
 }
 
 // reply appends the answer to a request. False: another goroutine gave it.
@@ -237,7 +228,8 @@ func (c *conn) reply(dst []byte, k *call, err error) (reply []byte, ours bool) {
 		return append(dst, dunnoReply...), true
 	}
 	now := time.Now()
-	action, ours := c.ask(k, now)
+	k.request.received = now
+	action, ours := c.ask(k)
 	if !ours {
 		now = time.Now()
 	}

@@ -95,7 +95,6 @@ const (
 	readSize      = 2048             // an idle connection's buffer: all but strange requests
 	readGrowth    = 1024             // how much more than it has sent a half-sent request may hold
 	maxSkipped    = 1 << 20          // how much of a request beyond MaxRequest is read to find its end
-	maxReply      = 1024             // the longest answer, with its framing
 
 	// The memory for repeated requests: a thousand of them, some 1 MB as Postfix
 	// sends them and 5 MB at most.

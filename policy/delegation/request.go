@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"time"
 )
 
 // ErrProtocol says that bytes are no request.
@@ -79,6 +80,14 @@ var attributesByName = func() map[string]Attribute {
 	return m
 }()
 
+// attributeBegins are the beginnings of lines.
+var attributeBegins = func() (all [attributes]string) {
+	for a, name := range attributeNames {
+		all[a] = name + "="
+	}
+	return all
+}()
+
 // String returns the name that Postfix uses.
 func (a Attribute) String() string {
 	if a >= attributes {
@@ -111,8 +120,9 @@ type span struct{ from, to uint16 }
 // Request is a request. What its methods return lies in the buffer that the request
 // was read into: it is valid only as long as that is, and must not be changed.
 type Request struct {
-	raw    []byte
-	values [attributes]span
+	raw      []byte
+	received time.Time
+	values   [attributes]span
 }
 
 // ParseRequest reads a request, with the empty line that ends it. The Request keeps
@@ -126,6 +136,7 @@ func ParseRequest(b []byte) (*Request, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
+	r.received = time.Now()
 	return r, nil
 }
 
@@ -136,26 +147,33 @@ func (r *Request) parse(b []byte) (size int, err error) {
 	*r = Request{}
 	expected, at := RequestType, 0
 	for at < len(b) && b[at] != '\n' {
-		length := bytes.IndexByte(b[at:], '\n')
+		begin := at // of what is looked through for the end of the line
+		if expected.begins(b[at:]) {
+			begin += len(attributeBegins[expected])
+		}
+		length := bytes.IndexByte(b[begin:], '\n')
 		if length < 0 {
 			return 0, nil
 		}
-		end := at + length
+		end := begin + length
 		if end > MaxRequest {
 			return 0, errTooLong
 		}
-		name, a, known := cutName(b[at:end], expected)
-		if name <= 0 {
-			return 0, errNoName
-		}
-		if known {
-			// SMTPD_POLICY_README: the first or the last value may be kept.
-			if value := (span{uint16(at + name + 1), uint16(end)}); r.values[a] == (span{}) {
-				r.values[a] = value
+		a := expected
+		if begin == at {
+			var known bool
+			if begin, a, known = cutName(b[:end], at); begin == at {
+				return 0, errNoName
+			} else if !known {
+				at = end + 1
+				continue
 			}
-			expected = a + 1
 		}
-		at = end + 1
+		// SMTPD_POLICY_README: the first or the last value may be kept.
+		if r.values[a] == (span{}) {
+			r.values[a] = span{uint16(begin), uint16(end)}
+		}
+		expected, at = a+1, end+1
 	}
 	if at == len(b) {
 		return 0, nil
@@ -173,21 +191,24 @@ func (r *Request) parse(b []byte) (size int, err error) {
 	return len(r.raw), nil
 }
 
-// cutName returns the length of the name that a line begins with, not positive without
-// one, and which attribute it is. The expected one, which it is in most cases, is seen
-// at a glance.
-func cutName(line []byte, expected Attribute) (length int, a Attribute, known bool) {
-	if expected < attributes {
-		name := attributeNames[expected]
-		if n := len(name); len(line) > n && line[n] == '=' && string(line[:n]) == name {
-			return n, expected, true
-		}
+// begins tells whether b begins with an attribute of that name.
+func (a Attribute) begins(b []byte) bool {
+	if a >= attributes {
+		return false
 	}
-	length = bytes.IndexByte(line, '=')
-	if length > 0 {
-		a, known = attributesByName[string(line[:length])]
+	begin := attributeBegins[a]
+	return len(b) >= len(begin) && string(b[:len(begin)]) == begin
+}
+
+// cutName returns where the value begins in the line that begins at a place and ends
+// with b, and which attribute it is; that place where there is no name.
+func cutName(b []byte, at int) (begin int, a Attribute, known bool) {
+	length := bytes.IndexByte(b[at:], '=')
+	if length <= 0 {
+		return at, 0, false
 	}
-	return length, a, known
+	a, known = attributesByName[string(b[at:at+length])]
+	return at + length + 1, a, known
 }
 
 // Get returns the value of an attribute. It is empty when Postfix has no value, be it
@@ -199,6 +220,9 @@ func (r *Request) Get(a Attribute) []byte {
 	v := r.values[a]
 	return r.raw[v.from:v.to:v.to]
 }
+
+// Received returns when the request was read.
+func (r *Request) Received() time.Time { return r.received }
 
 // State returns the stage of the SMTP dialogue, which may be one that has no constant.
 func (r *Request) State() State {

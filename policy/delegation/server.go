@@ -5,7 +5,6 @@ import (
 	"context"
 	"log/slog"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -54,7 +53,6 @@ type Server struct {
 	// Logger gets mishaps, no requests; nil: nobody does.
 	Logger *slog.Logger
 
-	replies   sync.Pool // of *[]byte
 	memory    memory
 	lateCalls atomic.Int64 // of the Handler past their deadline
 	conns     server.Conns
