@@ -20,8 +20,9 @@ import (
 
 const (
 	smtpdAddress = "127.0.0.1:2525"
-	stepDeadline = 40 * time.Second      // within which a step's condition must come true
-	pollInterval = 20 * time.Millisecond // between two looks at it
+	stepDeadline = 40 * time.Second       // within which a step's condition must come true
+	pollInterval = 20 * time.Millisecond  // between two looks at it
+	askInterval  = 200 * time.Millisecond // between two dialogues or commands that ask for it
 )
 
 type storyKey struct{}
@@ -96,6 +97,11 @@ func (s *story) readFiles(ts *testscript.TestScript, words []string) ([]string, 
 
 // until waits for a condition; when the time is over, its last error is the step's.
 func until(ctx context.Context, condition func() error) error {
+	return every(ctx, pollInterval, condition)
+}
+
+// every is until, for a condition that costs more than a look.
+func every(ctx context.Context, interval time.Duration, condition func() error) error {
 	for {
 		err := condition()
 		if err == nil {
@@ -104,7 +110,7 @@ func until(ctx context.Context, condition func() error) error {
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(pollInterval):
+		case <-time.After(interval):
 		}
 	}
 }

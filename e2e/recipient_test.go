@@ -24,7 +24,7 @@ func stepRcpt(ctx context.Context, s *story, words []string) error {
 	if err != nil {
 		return err
 	}
-	return until(ctx, func() error {
+	return every(ctx, askInterval, func() error {
 		reply, err := s.askRcpt(o, words[0])
 		if err == nil && !want.MatchString(reply) {
 			err = fmt.Errorf("the reply is %q, want %q", reply, words[1])
@@ -59,8 +59,15 @@ func stepSays(ctx context.Context, s *story, words []string) error {
 	if len(words) < 2 {
 		return errors.New("want PATTERN COMMAND…")
 	}
-	return s.grep(ctx, words[:1], func() string {
+	pattern, err := regexp.Compile("(?m)" + words[0])
+	if err != nil {
+		return err
+	}
+	return every(ctx, askInterval, func() error {
 		out, _ := s.postseal.Run(context.WithoutCancel(ctx), words[1:]...)
-		return out
+		if !pattern.MatchString(out) {
+			return fmt.Errorf("nothing there matches %q:\n%s", words[0], out)
+		}
+		return nil
 	})
 }
