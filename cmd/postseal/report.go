@@ -117,7 +117,8 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 	if !known || err != nil || n == 0 {
 		return time.Time{}, bad
 	}
-	return now.Add(-time.Duration(n) * unit), nil
+	const most = 10 * ledger.Keep // far beyond what is there, and within a Duration
+	return now.Add(-time.Duration(min(n, uint64(most/unit))) * unit), nil
 }
 
 // enforced has the running daemon make the report, or makes it from the daemon's file
