@@ -6,7 +6,7 @@
 // that is lost costs evidence, and no enforcement. It lives in a cache.Store of its
 // own, which no operation on the daemon's cache touches.
 //
-// Callers tell it what happens (Answered, Reached, Refused, Deferred, Matched) and
+// Callers tell it what happens (Answered, Reached, Refused, Deferred, Inert) and
 // do not wait: what is new goes into memory, and one goroutine (Run) merges it into
 // the store every two seconds. What is not new costs a look into a map. An answer
 // given again moves LastAsked once an hour.
@@ -18,7 +18,6 @@
 //   - A history of the changes, at most 24 a day and destination, each with the
 //     evidence as it was from then on.
 //   - Of each destination and day: how many recipients were refused and deferred.
-//   - When a pattern of mail hosts last matched one.
 //
 // All of it ends 400 days after it was last of use. There are no senders, no
 // clients and no addresses of persons in it.
@@ -41,10 +40,10 @@ const (
 	writeEvery   = 2 * time.Second  // what is told meanwhile shares a commit
 	retryEvery   = 30 * time.Second // after a write that failed
 	writeTimeout = 30 * time.Second // for one batch
-	writeBatch   = 500              // destinations, counts and patterns in one commit
+	writeBatch   = 500              // destinations and counts in one commit
 	askedEvery   = time.Hour        // between two writes that only move LastAsked
 
-	maxWaiting = 50_000  // destinations, counts and patterns that wait to be written
+	maxWaiting = 50_000  // destinations and counts that wait to be written
 	maxKnown   = 200_000 // destinations whose last answer is remembered; beyond, half are forgotten
 	maxChanges = 24      // changes of one destination kept of one day
 

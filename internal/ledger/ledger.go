@@ -42,8 +42,6 @@ type shard struct {
 	known  map[name]known
 	events map[name]event
 	counts map[countName]Count
-	// By pattern: when it last matched, and when that was last written.
-	matched, noted map[string]time.Time
 }
 
 // known is what was told last about a destination, so that it is not told again.
@@ -61,7 +59,7 @@ func New(c Config) *Ledger {
 	}
 	for i := range l.shards {
 		s := &l.shards[i]
-		s.known, s.noted = map[name]known{}, map[string]time.Time{}
+		s.known = map[name]known{}
 		s.reset()
 	}
 	l.dropped = prometheus.NewCounter(prometheus.CounterOpts{
@@ -81,7 +79,7 @@ func New(c Config) *Ledger {
 }
 
 func (s *shard) reset() {
-	s.events, s.counts, s.matched = map[name]event{}, map[countName]Count{}, map[string]time.Time{}
+	s.events, s.counts = map[name]event{}, map[countName]Count{}
 }
 
 func (l *Ledger) shard(s string) *shard { return &l.shards[maphash.String(l.seed, s)%shards] }
@@ -136,19 +134,6 @@ func (l *Ledger) count(destination string, c Count) {
 	before, waits := s.counts[n]
 	if waits || l.room() {
 		s.counts[n] = before.plus(c)
-	}
-}
-
-// Matched: a pattern of mail hosts, "mx:*.example.com", matched one.
-func (l *Ledger) Matched(pattern string, at time.Time) {
-	s := l.shard(pattern)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if at.Sub(s.noted[pattern]) < askedEvery {
-		return
-	}
-	if _, waits := s.matched[pattern]; waits || l.room() {
-		s.matched[pattern], s.noted[pattern] = at, at
 	}
 }
 

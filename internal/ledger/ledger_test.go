@@ -121,7 +121,6 @@ func TestLedger_Prune(t *testing.T) {
 		l, _ := running(t, store)
 		l.Answered("partner.test", contract, "encrypt")
 		l.Refused("partner.test")
-		l.Matched("mx:*.test", time.Now())
 		time.Sleep(200 * 24 * time.Hour)
 		l.Answered("partner.test", contract, "encrypt")
 		time.Sleep(200*24*time.Hour - time.Minute)
@@ -131,9 +130,6 @@ func TestLedger_Prune(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		if e := one(t, store); e.Count.Refused != 0 || len(e.Changes) != 0 || e.FirstAsked.IsZero() {
 			t.Errorf("after 400 days: %+v", e)
-		}
-		if at := l.LastMatched(t.Context(), "mx:*.test"); !at.IsZero() {
-			t.Errorf("the pattern still matched at %v", at)
 		}
 		time.Sleep(200 * 24 * time.Hour)
 		if all := entries(t, store, time.Time{}); len(all) != 0 {
@@ -150,7 +146,6 @@ func TestLedger_StoreFails(t *testing.T) {
 		store.refuse.Store(true)
 		l.Answered("partner.test", contract, "NOTFOUND")
 		l.Refused("partner.test")
-		l.Matched("mx:*.test", time.Now())
 		time.Sleep(time.Minute)
 		l.Answered("partner.test", contract, "encrypt")
 		l.Refused("partner.test")
@@ -169,7 +164,7 @@ func TestLedger_StoreFails(t *testing.T) {
 		store.refuse.Store(false)
 		time.Sleep(time.Minute)
 		e := one(t, store)
-		if l.Err() != nil || e.Level != "encrypt" || e.Count.Refused != 2 || e.Count.Deferred != 1 || !e.Count.Last.After(e.Count.First) || l.LastMatched(t.Context(), "mx:*.test").IsZero() {
+		if l.Err() != nil || e.Level != "encrypt" || e.Count.Refused != 2 || e.Count.Deferred != 1 || !e.Count.Last.After(e.Count.First) {
 			t.Errorf("%v, %+v", l.Err(), e)
 		}
 		if err := testutil.GatherAndCompare(r, strings.NewReader(fmt.Sprintf(want, 0)), "postseal_ledger_failing"); err != nil {
@@ -256,7 +251,6 @@ func TestLedger_Concurrent(t *testing.T) {
 				l.Answered(d, contract, []string{"encrypt", "secure"}[g%2])
 				l.Reached(d, contract, []ledger.Host{positive("mx.test")}, time.Now())
 				l.Refused(d)
-				l.Matched("mx:*.test", time.Now())
 				if i%50 == 0 {
 					if _, err := l.Read(t.Context(), time.Time{}); err != nil {
 						t.Error(err)

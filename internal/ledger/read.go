@@ -114,18 +114,6 @@ func (l *Ledger) LastSecured(ctx context.Context, destination string) time.Time 
 	return last
 }
 
-// LastMatched is when a pattern of mail hosts last matched one; zero: never.
-func (l *Ledger) LastMatched(ctx context.Context, pattern string) time.Time {
-	s := l.shard(pattern)
-	s.mu.Lock()
-	last := s.matched[pattern]
-	s.mu.Unlock()
-	if at, err := present[time.Time](ctx, l, kindPattern, pattern); err == nil {
-		last = latest(last, at)
-	}
-	return last
-}
-
 // Read reads everything, after what waits was written as far as it can be.
 func (l *Ledger) Read(ctx context.Context, since time.Time) (Book, error) {
 	_ = l.Flush(ctx) // Err says why not

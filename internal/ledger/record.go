@@ -14,7 +14,6 @@ const (
 	kindDestination cache.Kind = "ledger-destination" // key: see name.key
 	kindChange      cache.Kind = "ledger-change"      // key: that of the destination, space, milliseconds since 1970
 	kindCount       cache.Kind = "ledger-count"       // key: day, space, destination
-	kindPattern     cache.Kind = "ledger-pattern"     // key: the pattern; value: when it last matched
 )
 
 // name tells apart the evidence about a destination under a rule for its own sake

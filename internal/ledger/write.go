@@ -56,13 +56,11 @@ func (l *Ledger) Err() error {
 	return l.store.Err()
 }
 
-// entry is one thing that waited: an event, a count, or that a pattern matched.
+// entry is one thing that waited: an event or a count.
 type entry struct {
-	name    name
-	event   *event
-	count   *Count
-	pattern string
-	matched time.Time
+	name  name
+	event *event
+	count *Count
 }
 
 // write writes what waits, in batches. What could not be written waits on.
@@ -91,9 +89,6 @@ func (l *Ledger) take() []entry {
 		for _, c := range s.counts {
 			all = append(all, entry{count: &c})
 		}
-		for p, at := range s.matched {
-			all = append(all, entry{pattern: p, matched: at})
-		}
 		s.reset()
 		s.mu.Unlock()
 	}
@@ -104,32 +99,32 @@ func (l *Ledger) take() []entry {
 // giveBack lets entries wait again, below what was told meanwhile.
 func (l *Ledger) giveBack(all []entry) {
 	for _, e := range all {
-		switch {
-		case e.event != nil:
-			s := l.shard(e.name.destination)
-			s.mu.Lock()
-			if newer, waits := s.events[e.name]; waits {
-				s.events[e.name] = newer.over(*e.event)
-			} else if l.room() {
-				s.events[e.name] = *e.event
-			}
-			s.mu.Unlock()
-		case e.count != nil:
-			n := countName{e.count.Destination, e.count.Day}
-			s := l.shard(n.destination)
-			s.mu.Lock()
-			if newer, waits := s.counts[n]; waits || l.room() {
-				s.counts[n] = newer.plus(*e.count)
-			}
-			s.mu.Unlock()
-		default:
-			s := l.shard(e.pattern)
-			s.mu.Lock()
-			if newer, waits := s.matched[e.pattern]; waits || l.room() {
-				s.matched[e.pattern] = latest(newer, e.matched)
-			}
-			s.mu.Unlock()
+		if e.event != nil {
+			l.giveBackEvent(e.name, *e.event)
+		} else {
+			l.giveBackCount(*e.count)
 		}
+	}
+}
+
+func (l *Ledger) giveBackEvent(n name, older event) {
+	s := l.shard(n.destination)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if newer, waits := s.events[n]; waits {
+		s.events[n] = newer.over(older)
+	} else if l.room() {
+		s.events[n] = older
+	}
+}
+
+func (l *Ledger) giveBackCount(older Count) {
+	n := countName{older.Destination, older.Day}
+	s := l.shard(n.destination)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if newer, waits := s.counts[n]; waits || l.room() {
+		s.counts[n] = newer.plus(older)
 	}
 }
 
@@ -154,19 +149,15 @@ func (l *Ledger) put(ctx context.Context, all []entry) error {
 
 // merged are the records that an entry makes of what is in the store.
 func (l *Ledger) merged(ctx context.Context, e entry) ([]cache.Record, error) {
-	switch {
-	case e.event != nil:
+	if e.event != nil {
 		return l.mergedDestination(ctx, e.name, *e.event)
-	case e.count != nil:
-		key := countName{e.count.Destination, e.count.Day}.key()
-		before, err := present[Count](ctx, l, kindCount, key)
-		if err != nil {
-			return nil, err
-		}
-		r, err := record(kindCount, key, before.plus(*e.count), e.count.Last)
-		return []cache.Record{r}, err
 	}
-	r, err := record(kindPattern, e.pattern, second(e.matched), e.matched)
+	key := countName{e.count.Destination, e.count.Day}.key()
+	before, err := present[Count](ctx, l, kindCount, key)
+	if err != nil {
+		return nil, err
+	}
+	r, err := record(kindCount, key, before.plus(*e.count), e.count.Last)
 	return []cache.Record{r}, err
 }
 
