@@ -35,9 +35,13 @@ type Explanation struct {
 	Sender   *SenderExplanation `json:"sender"` // null unless an address was asked about
 	STS      STSExplanation     `json:"sts"`
 	DANE     DANEExplanation    `json:"dane"`
-	Postfix  string             `json:"postfix_version"` // empty: unknown
-	Warnings []string           `json:"warnings"`
-	At       time.Time          `json:"at"`
+	// Recipient is null unless a rule has a say about recipients, Probe unless it was
+	// asked for.
+	Recipient *RecipientExplanation `json:"recipient"`
+	Probe     *ProbeExplanation     `json:"probe"`
+	Postfix   string                `json:"postfix_version"` // empty: unknown
+	Warnings  []string              `json:"warnings"`
+	At        time.Time             `json:"at"`
 }
 
 // RuleExplanation names the operator's rule that applies.
@@ -161,6 +165,7 @@ func (q *query) explain() Explanation {
 	x.Rule = explainRule(q.finding.Rule)
 	x.STS = q.explainSTS()
 	x.DANE = q.explainDANE(d)
+	x.Recipient = q.explainRecipient()
 	x.Warnings = append(x.Warnings, q.warnings(d)...)
 	return x
 }

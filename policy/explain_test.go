@@ -39,7 +39,7 @@ func TestExplain_Contract(t *testing.T) {
 	const text, number, is, list, object, null = "string", "float64", "bool", "list", "object", "<nil>"
 	always := map[string]string{
 		"": object, ".key": text, ".level": text, ".source": text, ".row": text, ".replies": object, ".withheld": text, ".rule": null + "|" + object, ".sender": null,
-		".postfix_version": text, ".warnings": list, ".at": text,
+		".postfix_version": text, ".warnings": list, ".at": text, ".recipient": null, ".probe": null,
 		".sts": object, ".sts.state": text, ".sts.id": text, ".sts.mode": text, ".sts.mx": list, ".sts.max_age": number,
 		".sts.fetched_at": null + "|" + text, ".sts.expires_at": null + "|" + text, ".sts.checked_at": null + "|" + text, ".sts.error": text, ".sts.notes": list,
 		".dane": object, ".dane.class": text, ".dane.secure_mx": is, ".dane.error": text, ".dane.hosts": list,

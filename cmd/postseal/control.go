@@ -22,6 +22,7 @@ import (
 // (mode 0600) may do everything. Limits of one request:
 const (
 	controlTimeout = 100 * time.Second // explain --live fetches policies
+	probeTimeout   = 6 * time.Minute   // explain --probe waits for mail hosts, up to 4 min
 	maxImport      = 512 << 20
 )
 
@@ -71,8 +72,10 @@ func answer(w http.ResponseWriter, v any, err error) {
 }
 
 func (c *control) explain(w http.ResponseWriter, r *http.Request) {
-	live, _ := strconv.ParseBool(r.FormValue("live"))
-	x, err := c.daemon.explain(r.Context(), r.FormValue("key"), live)
+	ask := inquiry{key: r.FormValue("key")}
+	ask.live, _ = strconv.ParseBool(r.FormValue("live"))
+	ask.probe, _ = strconv.ParseBool(r.FormValue("probe"))
+	x, err := c.daemon.explain(r.Context(), ask)
 	answer(w, x, err)
 }
 

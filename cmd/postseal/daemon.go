@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -430,27 +429,6 @@ func (d *daemon) alive() bool {
 	case <-time.After(watchdogPatience):
 		return false
 	}
-}
-
-// explain answers `postseal explain`.
-func (d *daemon) explain(ctx context.Context, key string, live bool) (policy.Explanation, error) {
-	if at := strings.LastIndexByte(key, '@'); at >= 0 {
-		x, err := d.explain(ctx, key[at+1:], live)
-		s := d.engine.ExplainSender(key)
-		x.Sender = &s
-		return x, err
-	}
-	if domain, ok := strings.CutPrefix(key, "."); ok {
-		if _, err := policy.ParseKey(domain); err == nil {
-			return explainParent(key), nil
-		}
-	}
-	x, err := d.engine.Explain(ctx, key, live)
-	if err == nil {
-		x.Warnings = append(x.Warnings, d.postfix.routing.warnings(ctx, x)...)
-		x.Warnings = append(x.Warnings, d.postfix.warnings()...)
-	}
-	return x, err
 }
 
 // readiness is what /readyz and healthcheck tell. Only a socket or a store that

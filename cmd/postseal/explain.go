@@ -19,7 +19,7 @@ import (
 )
 
 func newExplainCommand(opts *globalOptions) *cobra.Command {
-	var live bool
+	var ask inquiry
 	c := &cobra.Command{
 		Use:   "explain KEY…",
 		Short: "What Postfix is told for a destination, and why",
@@ -27,6 +27,12 @@ func newExplainCommand(opts *globalOptions) *cobra.Command {
 record and policy, the mail hosts with their TLSA records, and what Postfix does
 at each of them. KEY is what Postfix asks for: example.com, [relay.example]:587.
 Of an address it is the domain, and what becomes of mail with that envelope sender.
+
+With --probe every mail host is connected to, as Postfix would, up to the end of the
+TLS handshake and never as far as MAIL FROM: does it offer what Postfix is told to
+demand? Several keys tell whether a box on our own path takes STARTTLS out. The exit
+code is then 1 unless each destination has a mail host that would do. It may take
+minutes where hosts do not answer.
 
 The text can be pasted to a partner's postmaster: the reason of a rule is not in
 it. It comes from the running daemon, or from a look-up of its own when none runs.`,
@@ -37,25 +43,33 @@ it. It comes from the running daemon, or from a look-up of its own when none run
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ask, done, err := explainer(cmd.Context(), opts)
+			explain, done, err := explainer(cmd.Context(), opts)
 			if err != nil {
 				return err
 			}
 			defer done()
-			return explainAll(cmd, opts, args, live, ask)
+			return explainAll(cmd, opts, args, ask, explain)
 		},
 	}
-	c.Flags().BoolVar(&live, "live", false, "look everything up afresh")
+	c.Flags().BoolVar(&ask.live, "live", false, "look everything up afresh")
+	c.Flags().BoolVar(&ask.probe, "probe", false, "connect to the mail hosts and see what they offer")
 	return c
 }
 
-type askFunc func(ctx context.Context, key string, live bool) (policy.Explanation, error)
+// inquiry is what is to be explained, and what is to be done for it.
+type inquiry struct {
+	key         string
+	live, probe bool
+}
 
-func explainAll(cmd *cobra.Command, opts *globalOptions, keys []string, live bool, ask askFunc) error {
+type askFunc func(context.Context, inquiry) (policy.Explanation, error)
+
+func explainAll(cmd *cobra.Command, opts *globalOptions, keys []string, what inquiry, ask askFunc) error {
 	out := cmd.OutOrStdout()
 	var all []policy.Explanation
 	for i, key := range keys {
-		x, err := ask(cmd.Context(), key, live)
+		what.key = key
+		x, err := ask(cmd.Context(), what)
 		if err != nil {
 			return fmt.Errorf("%s: %w", key, err)
 		}
@@ -69,13 +83,20 @@ func explainAll(cmd *cobra.Command, opts *globalOptions, keys []string, live boo
 			}
 		}
 	}
+	path := ownPath(all)
+	var err error
 	switch {
 	case opts.json && len(all) == 1:
-		return printJSON(out, all[0])
+		err = printJSON(out, all[0])
 	case opts.json:
-		return printJSON(out, all)
+		err = printJSON(out, all)
+	case path != "":
+		_, err = fmt.Fprintf(out, "\n! %s\n", path)
 	}
-	return nil
+	if err == nil && what.probe {
+		err = probeFinding(all)
+	}
+	return err
 }
 
 // explainer asks the running daemon, or an engine made for the occasion.
@@ -87,8 +108,11 @@ func explainer(ctx context.Context, opts *globalOptions) (askFunc, func(), error
 	client := newControlClient(cfg.Control.Listen)
 	err = client.call(ctx, http.MethodGet, "/ready", nil, nil, &readiness{})
 	if err == nil {
-		return func(ctx context.Context, key string, live bool) (x policy.Explanation, err error) {
-			q := url.Values{"key": {key}, "live": {strconv.FormatBool(live)}}
+		return func(ctx context.Context, ask inquiry) (x policy.Explanation, err error) {
+			q := url.Values{"key": {ask.key}, "live": {strconv.FormatBool(ask.live)}, "probe": {strconv.FormatBool(ask.probe)}}
+			if ask.probe {
+				client.http.Timeout = probeTimeout
+			}
 			err = client.call(ctx, http.MethodGet, "/explain", q, nil, &x)
 			return x, err
 		}, func() {}, nil
@@ -111,12 +135,43 @@ func ownExplainer(ctx context.Context, cfg *Config) (askFunc, func(), error) {
 		return nil, nil, err
 	}
 	d.resolver.Ready(ctx)
-	ask := func(ctx context.Context, key string, live bool) (policy.Explanation, error) {
-		x, err := d.explain(ctx, key, live)
+	ask := func(ctx context.Context, ask inquiry) (policy.Explanation, error) {
+		x, err := d.explain(ctx, ask)
 		x.Warnings = append(x.Warnings, "no daemon is running: this is what it would answer; start it with: postseal serve")
 		return x, err
 	}
 	return ask, func() { _ = done() }, nil
+}
+
+// explain answers `postseal explain`.
+func (d *daemon) explain(ctx context.Context, ask inquiry) (policy.Explanation, error) {
+	if at := strings.LastIndexByte(ask.key, '@'); at >= 0 {
+		s := d.engine.ExplainSender(ask.key)
+		ask.key = ask.key[at+1:]
+		x, err := d.explain(ctx, ask)
+		x.Sender = &s
+		return x, err
+	}
+	if domain, ok := strings.CutPrefix(ask.key, "."); ok {
+		if _, err := policy.ParseKey(domain); err == nil {
+			return explainParent(ask.key), nil
+		}
+	}
+	var probed *policy.ProbeExplanation
+	if ask.probe {
+		p, err := d.engine.Probe(ctx, ask.key, d.postfix.mainLevel())
+		if err != nil {
+			return policy.Explanation{}, err
+		}
+		probed = &p
+	}
+	x, err := d.engine.Explain(ctx, ask.key, ask.live)
+	if err == nil {
+		x.Probe = probed
+		x.Warnings = append(x.Warnings, d.postfix.routing.warnings(ctx, x)...)
+		x.Warnings = append(x.Warnings, d.postfix.warnings()...)
+	}
+	return x, err
 }
 
 // explainParent is for ".example.com", which Postfix asks for on its own walk to a
@@ -171,8 +226,14 @@ func writeExplanation(w io.Writer, x policy.Explanation) error {
 	if x.Sender != nil {
 		p.sender(x.Sender)
 	}
+	if x.Recipient != nil {
+		p.recipient(x)
+	}
 	p.sts(x)
 	p.dane(x)
+	if x.Probe != nil {
+		p.probe(x)
+	}
 	p.line("")
 	p.line("Replies to Postfix%s, by map name:", version3(x.Postfix))
 	for _, name := range policy.MapNames {

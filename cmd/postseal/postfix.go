@@ -289,6 +289,19 @@ func (w *postfixWatch) current() tlspolicy.Version {
 	return w.snapshot.Version
 }
 
+// mainLevel is the level that holds where Postfix is told nothing; may where it is not
+// known.
+func (w *postfixWatch) mainLevel() tlspolicy.Level {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.snapshot != nil {
+		if l, known := w.snapshot.Level(); known {
+			return l
+		}
+	}
+	return tlspolicy.May
+}
+
 // mainLevel is what floor = "inherit" has to know of main.cf (CMB-15).
 func mainLevel(s *conf.Snapshot) policy.MainLevel {
 	l, known := s.Level()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -32,6 +33,8 @@ type mailReach struct {
 	turns  *reach.Turns
 	pace   *rate.Limiter
 	log    *slog.Logger
+	// dial connects in place of the system, where there is no network; else nil.
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // client is how smtp(8) appears to mail hosts.
@@ -218,7 +221,7 @@ func (g *goal) reached(r *reach.Result) policy.HostReach {
 // newProber makes a prober that appears as a client does, and shares its limits with
 // those before it.
 func (r *mailReach) newProber(helo string, source []netip.Addr, roots *x509.CertPool) *reach.Prober {
-	p := &reach.Prober{HeloName: helo, Roots: roots, Turns: r.turns, Logger: r.log}
+	p := &reach.Prober{HeloName: helo, Roots: roots, Turns: r.turns, Dial: r.dial, Logger: r.log}
 	for _, a := range source {
 		if a.Is4() {
 			p.LocalAddr4 = a

@@ -155,7 +155,9 @@ func (s *sink) demand(t *testing.T, line string) policy.Demand {
 	return policy.Demand{Host: "mx.ex.test", Port: s.addr.Port(), Addresses: []netip.Addr{s.addr.Addr()}, Nexthop: "ex.test", Line: l}
 }
 
-func testReach() *mailReach { return newMailReach(ReachConfig{Connections: 3}, slog.New(slog.DiscardHandler)) }
+func testReach() *mailReach {
+	return newMailReach(ReachConfig{Connections: 3}, slog.New(slog.DiscardHandler))
+}
 
 // withRoots is a Postfix that trusts what signed itself.
 func withRoots(t *testing.T, cert *x509.Certificate, params map[string]string) *conf.Snapshot {
