@@ -135,7 +135,7 @@ func stepPostfix(ctx context.Context, s *story, words []string) error {
 	return err
 }
 
-// postseal start|stop|terminate|ended|kill|restart|hold · postseal configure TOML · postseal COMMAND …
+// postseal start|stop|terminate|ended|kill|restart|hold|hang|resume · postseal configure TOML · postseal COMMAND …
 func stepPostseal(ctx context.Context, s *story, words []string) error {
 	if len(words) == 0 {
 		return errors.New("want a command")
@@ -150,6 +150,10 @@ func stepPostseal(ctx context.Context, s *story, words []string) error {
 		return d.Terminate()
 	case "kill":
 		return d.Kill()
+	case "hang":
+		return d.Hang(ctx)
+	case "resume":
+		return d.Resume()
 	case "restart":
 		return errors.Join(d.Stop(), d.Start(ctx))
 	case "ended":

@@ -246,7 +246,12 @@ func stepTalk(ctx context.Context, s *story, words []string) error {
 		}
 		s.clients[words[0]] = c
 	}
-	for line := range strings.Lines(words[1]) {
+	return c.talk(words[1])
+}
+
+// talk holds a dialogue.
+func (c *client) talk(dialogue string) error {
+	for line := range strings.Lines(dialogue) {
 		line = strings.TrimSuffix(line, "\n")
 		var err error
 		if said, ok := strings.CutPrefix(line, "C: "); ok {

@@ -35,6 +35,7 @@ type story struct {
 	seen     map[string]int // token → deliveries of it that a step has spoken of
 	held     map[string]int // token of a message that the last flush set in motion → its attempts before
 	streams  map[string]*stream
+	crowds   map[string]chan error
 	judged   map[string]int     // token → lines of the milter about it that a step has spoken of
 	clients  map[string]*client // SMTP connections that stay open
 }
@@ -48,7 +49,7 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 		"sink": stepSink, "postfix": stepPostfix, "postseal": stepPostseal, "older": stepOlder,
 		"stream": stepStream, "post": stepPost, "talk": stepTalk, "mail": stepMail, "judged": stepJudged,
 		"received": stepReceived, "queued": stepQueued, "release": stepRelease, "signer": stepSigner,
-		"rcpt": stepRcpt, "says": stepSays,
+		"rcpt": stepRcpt, "says": stepSays, "crowd": stepCrowd,
 	}
 	table := make(map[string]func(*testscript.TestScript, bool, []string))
 	for name, step := range steps {

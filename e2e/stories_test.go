@@ -189,7 +189,7 @@ func build(in lab.Installation, files fs.FS) (*story, error) {
 	}
 	s := &story{
 		world: world, seen: make(map[string]int), held: make(map[string]int),
-		judged: make(map[string]int), clients: make(map[string]*client),
+		judged: make(map[string]int), clients: make(map[string]*client), crowds: make(map[string]chan error),
 	}
 	if s.postfix, err = world.NewPostfix(in, "pf", smtpdAddress, spec.MainCF); err != nil {
 		return s, err

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -147,6 +148,31 @@ func (d *Postseal) Ended(ctx context.Context) error {
 
 // Terminate asks the daemon to end and does not wait: it drains.
 func (d *Postseal) Terminate() error { return d.process.cmd.Process.Signal(syscall.SIGTERM) }
+
+// Hang stops the daemon's process until Resume, and waits until every thread of it stands still.
+func (d *Postseal) Hang(ctx context.Context) error {
+	p := d.process.cmd.Process
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*/stat", p.Pid)) // the only error is a bad pattern
+		runs := slices.ContainsFunc(threads, func(file string) bool {
+			// proc(5): PID (COMMAND) STATE …; a thread that has ended meanwhile has no file.
+			text, err := os.ReadFile(file)
+			return err == nil && !strings.Contains(string(text), ") T ")
+		})
+		if !runs {
+			return nil
+		}
+		if !pause(ctx) {
+			return fmt.Errorf("postseal runs on after SIGSTOP: %w", ctx.Err())
+		}
+	}
+}
+
+// Resume ends what Hang began.
+func (d *Postseal) Resume() error { return d.process.cmd.Process.Signal(syscall.SIGCONT) }
 
 // Kill ends the daemon as a power failure would.
 func (d *Postseal) Kill() error { return d.process.end(syscall.SIGKILL, stopDeadline) }
