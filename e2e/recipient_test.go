@@ -9,13 +9,18 @@ import (
 	"regexp"
 )
 
-// rcpt RECIPIENT PATTERN [sender=ADDRESS] [login=NAME] [client=ADDRESS] [via=[HOST:]PORT]: the reply to RCPT, now or soon.
-// No message follows.
+// rcpt RECIPIENT PATTERN [sender=ADDRESS] [login=NAME] [client=ADDRESS] [via=[HOST:]PORT] [logs=PATTERN]: the reply to RCPT,
+// now or soon, and with logs= a line of postseal's log besides. No message follows.
 func stepRcpt(ctx context.Context, s *story, words []string) error {
 	words, options := splitOptions(words)
 	if len(words) != 2 {
-		return errors.New("want RECIPIENT PATTERN [sender=ADDRESS] [login=NAME] [client=ADDRESS] [via=[HOST:]PORT]")
+		return errors.New("want RECIPIENT PATTERN [sender=ADDRESS] [login=NAME] [client=ADDRESS] [via=[HOST:]PORT] [logs=PATTERN]")
 	}
+	line, err := regexp.Compile("(?m)" + options["logs"])
+	if err != nil {
+		return err
+	}
+	delete(options, "logs")
 	o := postOptions{sender: "s@lab.test", via: smtpdAddress}
 	if err := o.read(options); err != nil {
 		return err
@@ -28,6 +33,9 @@ func stepRcpt(ctx context.Context, s *story, words []string) error {
 		reply, err := s.askRcpt(o, words[0])
 		if err == nil && !want.MatchString(reply) {
 			err = fmt.Errorf("the reply is %q, want %q", reply, words[1])
+		}
+		if err == nil && !line.MatchString(s.postseal.LogText()) {
+			err = fmt.Errorf("no line of postseal's log matches %q", line)
 		}
 		return err
 	})
