@@ -22,9 +22,6 @@ const (
 	proofAhead = 15 * time.Minute
 	// proofAgain is the least time between two attempts that found none.
 	proofAgain = 2 * time.Minute
-	// proofNear is how much older than the first negative result a proof may be: when
-	// many destinations lose TLS together, one witness is not asked for each of them.
-	proofNear = time.Minute
 	// maxProofs are tried, one after the other until one is good.
 	maxProofs = 4
 )
@@ -32,9 +29,10 @@ const (
 // ownPath is what is known of it.
 type ownPath struct {
 	proving sync.Mutex // held by the one who looks for a proof
-	failed  time.Time  // when nobody was found to be good
 
 	mu       sync.Mutex
+	failed   time.Time // when nobody was found to be good; zero: there may be somebody
+	hopes    uint64    // how often somebody turned out to be good
 	suspects map[string]suspect
 }
 
@@ -84,24 +82,26 @@ func (e *Engine) provePath(ctx context.Context, w *watched, p *plan, active []cl
 // as our own path goes.
 func (e *Engine) prove(ctx context.Context, w *watched, p *plan, c *claim) bool {
 	path, s := &e.watch.path, &c.standing
-	if s.OtherPositive.After(s.FirstNegative.Add(-proofNear)) && time.Since(s.OtherPositive) < positiveLasts-proofAhead {
+	// A proof after the first negative result holds for all that became negative before
+	// it: where many lose TLS together, few witnesses are asked.
+	if !s.OtherPositive.Before(s.FirstNegative) && time.Since(s.OtherPositive) < positiveLasts-proofAhead {
 		return true
 	}
-	if !path.failed.IsZero() && time.Since(path.failed) < proofAgain {
+	failed, hopes := path.lastFailed()
+	if !failed.IsZero() && time.Since(failed) < proofAgain {
 		return false
 	}
 	lost := false
 	for _, d := range e.witnesses(ctx, w, p, c.demands) {
 		switch e.reach.Probe(ctx, []Demand{d}, true).Verdict {
 		case ReachPositive:
-			path.failed = time.Time{}
 			e.watch.changes.Add(1)
 			return true
 		case ReachNegative:
 			lost = true // it had TLS, and has lost it as well
 		}
 	}
-	path.failed = time.Now()
+	path.fails(hopes)
 	e.watch.changes.Add(1)
 	return !lost && !s.OtherPositive.IsZero() && time.Since(s.OtherPositive) <= positiveLasts
 }
@@ -225,10 +225,28 @@ const (
 	pathStrips   = "own path strips STARTTLS"
 )
 
-// unsuspect has those without a proof looked at again, when there may be one.
+// fails notes that nobody was found, unless somebody has turned out to be good since
+// hopes were read.
+func (path *ownPath) fails(hopes uint64) {
+	path.mu.Lock()
+	defer path.mu.Unlock()
+	if path.hopes == hopes {
+		path.failed = time.Now()
+	}
+}
+
+func (path *ownPath) lastFailed() (at time.Time, hopes uint64) {
+	path.mu.Lock()
+	defer path.mu.Unlock()
+	return path.failed, path.hopes
+}
+
+// unsuspect has those without a proof looked at again, when somebody is good who may
+// be one.
 func (e *Engine) unsuspect(now time.Time) {
 	path := &e.watch.path
 	path.mu.Lock()
+	path.failed, path.hopes = time.Time{}, path.hopes+1
 	keys := slices.Collect(maps.Keys(path.suspects))
 	path.mu.Unlock()
 	for _, key := range keys {
