@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 func benchConfig(dir, nameServer string) string {
 	var rules strings.Builder
 	for i := range 1000 {
-		fmt.Fprintf(&rules, "[[rule]]\nmatch = ['.suffix%d.example', 'partner%d.example']\nlevel = 'encrypt'\n", i, i)
+		fmt.Fprintf(&rules, "[[rule]]\nmatch = ['.suffix%d.example', 'partner%d.example']\nlevel = 'encrypt'\nunreachable = 'refuse'\n", i, i)
 	}
 	return strings.NewReplacer("DIR", dir, "SERVER", nameServer).Replace(`
 [socketmap]

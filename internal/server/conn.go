@@ -25,6 +25,7 @@ type Conn struct {
 	state atomic.Int64
 
 	writeable time.Duration // since opened: when writes will fail; zero: never
+	sent      time.Duration // since opened: when the last Send began, if it was after the last Wake
 }
 
 // States of a connection that is not idle.
@@ -41,21 +42,28 @@ func NewConn(nc net.Conn) *Conn { return &Conn{Conn: nc, opened: time.Now()} }
 // Wake makes an idle connection busy. False: it was not idle, or was closed from
 // outside.
 func (c *Conn) Wake() bool {
+	c.sent = 0
 	since := c.state.Load()
 	return since >= 0 && c.state.CompareAndSwap(since, busy)
 }
 
-// Rest makes a busy connection idle. False: it is to be closed, or was.
+// Rest makes a busy connection idle. False: it is to be closed, or was. It counts as
+// idle from its last Send on: to look at the clock again costs as much as a look-up.
 func (c *Conn) Rest() bool {
-	return c.state.CompareAndSwap(busy, int64(time.Since(c.opened))) || c.state.Load() >= 0
+	since := c.sent
+	if since == 0 {
+		since = time.Since(c.opened)
+	}
+	return c.state.CompareAndSwap(busy, int64(since)) || c.state.Load() >= 0
 }
 
 // Send writes b. The peer gets timeout at least to take it, and twice as much at most:
 // the deadline is moved only when less than timeout is left of it, once in that time
 // and not for every reply, since that costs more than a map look-up.
 func (c *Conn) Send(b []byte, timeout time.Duration) error {
-	if now := time.Since(c.opened); c.writeable-now < timeout {
-		c.writeable = now + 2*timeout
+	c.sent = time.Since(c.opened)
+	if c.writeable-c.sent < timeout {
+		c.writeable = c.sent + 2*timeout
 		c.SetWriteDeadline(c.opened.Add(c.writeable))
 	}
 	_, err := c.Write(b)
