@@ -13,6 +13,7 @@ func (d *daemon) newDelegation(c *Config) {
 	d.delegated = &delegation.Server{
 		Handler: newRecipients(recipients{
 			config: d.config, verdict: d.engine.Recipient, nullMX: d.inspector.NullMX, count: d.book.refused, log: d.log,
+			complete: func(address string) string { return d.postfix.complete(address) },
 		}, d.registry),
 		Deadline: c.Delegation.Deadline, Logger: d.log,
 	}

@@ -132,6 +132,13 @@ func (w *postfixWatch) tellReach() {
 	}
 }
 
+// complete writes a sender without a domain as Postfix will.
+func (w *postfixWatch) complete(address string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.snapshot.Complete(address)
+}
+
 // stamp notes that the snapshot's version is there now. w.mu is held.
 func (w *postfixWatch) stamp() {
 	if v := w.current(); v.Known {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"time"
@@ -25,6 +26,8 @@ type recipients struct {
 	// the domain is known soon. It does not wait.
 	verdict func(sender, domain []byte) policy.RecipientVerdict
 	nullMX  nullMX
+	// complete writes a sender without a domain as Postfix will.
+	complete func(address string) string
 	// count is told which destinations are refused or deferred because of a rule; nil:
 	// nobody is. It does not wait.
 	count     func(domain string, a policy.RecipientAction)
@@ -46,6 +49,7 @@ func newRecipients(h recipients, r prometheus.Registerer) *recipients {
 // envelope is what is made of a client and the sender that it names.
 type envelope struct {
 	policy   *sender.Policy // that says so
+	sender   []byte         // with a domain, see complete
 	reserved *opinion       // for others; noOpinion if it is not
 	domain   *mailDomain    // of the sender; nil without one
 }
@@ -65,7 +69,7 @@ func (h *recipients) ServePolicy(ctx context.Context, r *delegation.Request) del
 		return h.pass(unseen) // strangers' mail costs no look-up
 	}
 	to := h.domains.of(r.Recipient(), now)
-	o := h.judge(ctx, e, r.Sender(), to, now)
+	o := h.judge(ctx, e, to, now)
 	if o.passes() {
 		return h.pass(o)
 	}
@@ -96,17 +100,19 @@ func (h *recipients) envelope(p *sender.Policy, r *delegation.Request, now time.
 	if e := h.envelopes.Get(key); e != nil && e.policy == p {
 		return e
 	}
-	client := clientOf(r)
+	client, from := clientOf(r), r.Sender()
 	if !p.Outgoing(client) {
 		return nil
 	}
-	e := &envelope{policy: p, reserved: noOpinion, domain: h.domains.of(r.Sender(), now)}
+	completed := h.complete(string(from))
+	e := &envelope{policy: p, sender: []byte(completed), reserved: noOpinion, domain: h.domains.of(from, now)}
 	// Foreign is no reason here: forwarded mail and bounces have an envelope of others,
 	// and the From, which the recipient sees, has the milter's from-foreign.
-	if from := string(r.Sender()); p.MayUse(client, from).Use == sender.Reserved {
-		e.reserved = reserved(client, from)
+	if p.MayUse(client, completed).Use == sender.Reserved {
+		e.reserved = reserved(client, string(from))
 	}
-	if len(key) <= maxEnvelope {
+	// What Postfix makes of a sender without a domain changes with main.cf.
+	if len(key) <= maxEnvelope && (len(from) == 0 || bytes.IndexByte(from, '@') >= 0) {
 		name := string(key)
 		h.envelopes.Delete(name) // one that another policy has judged
 		h.envelopes.LoadOrStore(name, func() *envelope { return e })
@@ -127,10 +133,10 @@ func clientOf(r *delegation.Request) sender.Client {
 //   - a domain takes no mail: no reason to defer what will never be taken;
 //   - a rule defers. What is not known by then is not asked: it could only turn
 //     one refusal into another, and the client comes back.
-func (h *recipients) judge(ctx context.Context, e *envelope, from []byte, to *mailDomain, now time.Time) *opinion {
+func (h *recipients) judge(ctx context.Context, e *envelope, to *mailDomain, now time.Time) *opinion {
 	rule := noOpinion
 	if to != nil {
-		v := h.verdict(from, to.bytes) // first of all: it begins look-ups
+		v := h.verdict(e.sender, to.bytes) // first of all: it begins look-ups
 		if v.Doubt != "" && v.Withheld == policy.RecipientPass && v.Rule != nil && h.log.Enabled(ctx, slog.LevelDebug) {
 			h.log.Debug("recipient not refused: in doubt", "domain", to.name, "rule", v.Rule.Source, "seen", v.Seen, "doubt", v.Doubt)
 		}

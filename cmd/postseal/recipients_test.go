@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/postseal/postseal/internal/postfix/conf"
 	"github.com/postseal/postseal/internal/resolver"
 	"github.com/postseal/postseal/internal/resolver/resolvertest"
 	"github.com/postseal/postseal/milter"
@@ -70,7 +71,8 @@ func newDesk(t testing.TB, text string) *desk {
 	k.registry = prometheus.NewRegistry()
 	k.recipients = newRecipients(recipients{
 		config: func() *Config { return c }, nullMX: inspector.NullMX,
-		log: slog.New(slog.NewTextHandler(k.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		complete: (&conf.Snapshot{Origin: "ours.test"}).Complete,
+		log:      slog.New(slog.NewTextHandler(k.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		verdict: func(_, domain []byte) policy.RecipientVerdict {
 			k.mu.Lock()
 			defer k.mu.Unlock()
@@ -143,6 +145,11 @@ func TestPOL01_Recipients(t *testing.T) {
 			"550 5.7.1 postseal: sender-not-allowed: login alice may not use the sender news@ours.test", "", "null.test"},
 		{"reserved, a forwarder", "lists", "", "news@ours.test", "u@partner.test",
 			"550 5.7.1 postseal: sender-not-allowed: login lists may not use the sender news@ours.test", "", "partner.test"},
+		{"reserved, without a domain", "alice", "", "news", "u@partner.test",
+			"550 5.7.1 postseal: sender-not-allowed: login alice may not use the sender news", "", "partner.test"},
+		{"reserved, by a percent hack", "alice", "", "x%reserved.test", "u@partner.test",
+			"550 5.7.1 postseal: sender-not-allowed: login alice may not use the sender x%reserved.test", "", "partner.test"},
+		{"free, without a domain", "alice", "", "root", "u@partner.test", "DUNNO", "partner.test", "partner.test"},
 		{"reserved for this login", "NEWS", "", "x@reserved.test", "u@[192.0.2.1]", "DUNNO", "reserved.test", ""},
 		{"foreign", "alice", "", "x@other.test", "u@partner.test", "DUNNO", "other.test partner.test", "partner.test"},
 		{"foreign, a forwarder", "lists", "", "x@other.test", "u@partner.test", "DUNNO", "other.test partner.test", "partner.test"},

@@ -142,7 +142,7 @@ func (r *Reader) snapshot(ctx context.Context, p place) (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.tableTypes = strings.Fields(types)
+	s.tableTypes, s.Origin = strings.Fields(types), readOrigin(main["myorigin"])
 	if err := s.readServices(ctx, p, master(fields, overrides, main["compatibility_level"] == "0")); err != nil {
 		return nil, err
 	}
@@ -177,7 +177,7 @@ func (s *Snapshot) readServices(ctx context.Context, p place, services []*Servic
 }
 
 // global are the parameters that do not belong to a service.
-var global = []string{"mail_version", "compatibility_level", "queue_directory", "daemon_directory",
+var global = []string{"mail_version", "compatibility_level", "queue_directory", "daemon_directory", "myorigin",
 	"disable_dns_lookups", "ignore_mx_lookup_error", "tls_append_default_CA", "socketmap_max_reply_size", "proxy_read_maps", "inet_protocols"}
 
 // routing are those by which trivial-rewrite(8) finds where mail goes.

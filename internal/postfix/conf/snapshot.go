@@ -13,6 +13,8 @@ import (
 type Snapshot struct {
 	Version                                    tlspolicy.Version
 	ConfigDir, QueueDirectory, DaemonDirectory string
+	// Origin is the domain of addresses without one; empty where it is not known.
+	Origin string
 	// Main holds the expanded parameters of main.cf that matter here.
 	Main map[string]string
 	// Services are those of master.cf that run smtp(8) or lmtp(8), in its order.
