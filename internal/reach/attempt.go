@@ -50,7 +50,7 @@ func (p *Prober) attempt(parent context.Context, t *Target, d *demand, address n
 func (c *conversation) run(ctx context.Context) {
 	if err := c.connect(ctx); err != nil {
 		c.unknown(fmt.Sprintf("connect to %s: %s", c.namaddrport(), errorText(err)), err)
-		c.a.NoRoute = noRoute(err)
+		c.a.NoRoute = c.p.noRoute(err, c.a.Address)
 		return
 	}
 	defer c.conn.Close()
@@ -270,9 +270,21 @@ func (c *conversation) namaddrport() string {
 }
 
 // noRoute: connect(2) failed before a packet left, for want of a route or of an
-// address of that family to come from.
-func noRoute(err error) bool {
-	return errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)
+// address of that family to come from. A router far away can say the same, and then
+// it is no more than the host being unreachable: where a datagram could be sent, this
+// machine has a route. None is sent.
+func (p *Prober) noRoute(err error, to netip.AddrPort) bool {
+	if !errors.Is(err, syscall.ENETUNREACH) && !errors.Is(err, syscall.EADDRNOTAVAIL) && !errors.Is(err, syscall.EAFNOSUPPORT) {
+		return false
+	}
+	if p.Dial != nil {
+		return true
+	}
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+	if err == nil {
+		conn.Close()
+	}
+	return err != nil
 }
 
 // errorText is an error of connect(2) in the words of strerror(3).

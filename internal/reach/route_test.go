@@ -49,6 +49,24 @@ func TestNoRoute(t *testing.T) {
 	}
 }
 
+// TestRouteElsewhere: that an address cannot be reached counts for nothing where this
+// machine has a route to it: a router on the way said so, or the address to connect from
+// is not ours.
+func TestRouteElsewhere(t *testing.T) {
+	here := netip.MustParseAddrPort("127.0.0.1:25")
+	foreign := netip.MustParseAddr("192.0.2.77") // RFC 5737: no machine has it
+	p := &Prober{HeloName: "client.test", LocalAddr4: foreign}
+	r := p.Probe(t.Context(), target(here, Encrypt))
+	if len(r.Attempts) != 1 || r.Attempts[0].NoRoute {
+		t.Errorf("connected from %s: %+v", foreign, r.Attempts)
+	}
+	for _, errno := range []syscall.Errno{syscall.ENETUNREACH, syscall.EADDRNOTAVAIL} {
+		if p.noRoute(os.NewSyscallError("connect", errno), here) {
+			t.Errorf("%v: no route to %s", errno, here)
+		}
+	}
+}
+
 // TestSharedTurns: probers that follow each other keep the limits together.
 func TestSharedTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
