@@ -58,9 +58,11 @@ func (h *mailHosts) demands(line tlspolicy.Line) []Demand {
 	return list
 }
 
-// complete takes back that all hosts are negative, where they were not all asked.
+// complete takes back that all hosts are negative, where they were not all asked, or not
+// at all their addresses.
 func (h *mailHosts) complete(s Standing) Standing {
-	if s.Verdict == ReachNegative && h.mx.Truncated {
+	some := h.mx.Truncated || slices.ContainsFunc(h.hosts, func(x *dane.Host) bool { return x != nil && x.Incomplete })
+	if s.Verdict == ReachNegative && some {
 		s.Verdict, s.FirstNegative, s.LastNegative = ReachUnknown, time.Time{}, time.Time{}
 	}
 	return s
@@ -126,8 +128,11 @@ func (e *Engine) awaitHost(ctx context.Context, name string, port uint16, tlsa b
 		_, literal := literal(name)
 		if current || !tlsa && !literal {
 			h.mu.Unlock()
-			if current && (len(found.Addresses) > 0 || found.Status == dane.Unreachable) {
+			switch {
+			case current && (len(found.Addresses) > 0 && !found.Incomplete || found.Status == dane.Unreachable):
 				return found, until
+			case current && found.Incomplete:
+				return e.completed(ctx, found, until)
 			}
 			return e.addresses(ctx, name, port)
 		}
@@ -139,14 +144,27 @@ func (e *Engine) awaitHost(ctx context.Context, name string, port uint16, tlsa b
 	}
 }
 
+// completed is what is known of a host, with addresses that are asked for anew: those of
+// one family were not to be had.
+func (e *Engine) completed(ctx context.Context, found *dane.Host, until time.Time) (*dane.Host, time.Time) {
+	h := *found
+	fresh, end := e.addresses(ctx, h.Name, h.Port)
+	if h.Addresses, h.Incomplete = fresh.Addresses, fresh.Incomplete; end.Before(until) {
+		until = end
+	}
+	return &h, until
+}
+
 // addresses asks for the addresses of a host alone. Those of one family will do where
-// nobody answers for the other: Postfix goes on with them.
+// nobody answers for the other: Postfix goes on with them. But the host is not negative
+// for that (complete).
 func (e *Engine) addresses(ctx context.Context, name string, port uint16) (*dane.Host, time.Time) {
 	ctx, cancel := context.WithTimeout(ctx, dnsTimeout)
 	defer cancel()
 	h := &dane.Host{Name: name, Port: port, TTL: dane.MaxTTL, Status: dane.Failed}
 	var list [2][]netip.Addr
 	var ttl [2]time.Duration
+	var failed [2]bool
 	var both sync.WaitGroup
 	for i, ask := range []func(context.Context) ([]netip.Addr, time.Duration, error){
 		func(ctx context.Context) ([]netip.Addr, time.Duration, error) {
@@ -163,10 +181,11 @@ func (e *Engine) addresses(ctx context.Context, name string, port uint16) (*dane
 			if list[i], ttl[i], err = ask(ctx); err != nil {
 				ttl[i] = dane.FailureTTL
 			}
+			failed[i] = err != nil
 		})
 	}
 	both.Wait()
-	h.Addresses = slices.Concat(list[0], list[1])
+	h.Addresses, h.Incomplete = slices.Concat(list[0], list[1]), failed[0] || failed[1]
 	return h, time.Now().Add(dane.Clamp(min(ttl[0], ttl[1])))
 }
 

@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -296,4 +297,29 @@ func TestRecipientUnbound(t *testing.T) {
 		time.Sleep(time.Minute)
 		w.wantAction("bad.test", RecipientDefer)
 	})
+}
+
+// TestAddressesUnknown: nobody is refused while the DNS is silent about a part of the
+// mail hosts' addresses; those may be good.
+func TestAddressesUnknown(t *testing.T) {
+	for _, mode := range []Mode{ModeOff, ModeEnforce} { // DANE asks for addresses too
+		synctest.Test(t, func(t *testing.T) {
+			zone := strings.Replace(watchZone, "nodata mx.bad.test 3600 AAAA", "servfail mx.bad.test AAAA", 1)
+			w, m := watchWorld(t, zone, func(c *Config) { c.Settings.DANE = mode }, unreachableRule(UnreachableDefer, 0, "good.test", "bad.test"))
+			defer w.stop()
+			m.show("mx.good.test", ReachPositive)
+			m.show("mx.bad.test", ReachNegative)
+			for range 3 {
+				w.rcpt("good.test")
+				w.rcpt("bad.test")
+				time.Sleep(time.Minute)
+			}
+			w.wantAction("bad.test", RecipientPass)
+			w.dns.Set("nodata mx.bad.test 3600 AAAA")
+			time.Sleep(time.Hour)
+			w.rcpt("bad.test")
+			time.Sleep(time.Second)
+			w.wantAction("bad.test", RecipientDefer)
+		})
+	}
 }

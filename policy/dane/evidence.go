@@ -67,6 +67,8 @@ type Host struct {
 	Name      string
 	Port      uint16
 	Addresses []netip.Addr
+	// Incomplete: nobody answered for one of A and AAAA, so there may be more of them.
+	Incomplete bool
 	// Authentic: the address answer that counted was validated.
 	Authentic bool
 	Status    Status

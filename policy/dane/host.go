@@ -89,11 +89,12 @@ func (h *Host) lookupAddresses(ctx context.Context, r Resolver) (resolver.Answer
 		// may have some: unknown.
 		return a4, joined("A", err4, "AAAA", err6)
 	}
+	h.Incomplete = err4 != nil || err6 != nil
 	best := a4
 	if len(a4.Records) == 0 || !a4.Authentic && a6.Authentic && len(a6.Records) > 0 {
 		best = a6
 	}
-	if !best.Authentic && (err4 != nil || err6 != nil) {
+	if !best.Authentic && h.Incomplete {
 		// The family that failed might have been the secure one: ask again soon.
 		h.TTL = min(h.TTL, FailureTTL)
 	}
