@@ -33,10 +33,10 @@ func judge(r *Rule, s *Standing, now time.Time) RecipientVerdict {
 	switch {
 	case s.Verdict != ReachNegative:
 		return v
-	case now.Sub(s.LastNegative) > negativeLasts:
+	case age(s.LastNegative, now) > negativeLasts:
 		v.Doubt = doubtOld
 		return v
-	case s.OtherPositive.IsZero() || now.Sub(s.OtherPositive) > positiveLasts:
+	case s.OtherPositive.IsZero() || age(s.OtherPositive, now) > positiveLasts:
 		v.Doubt = doubtPath
 		return v
 	}
@@ -52,6 +52,12 @@ func judge(r *Rule, s *Standing, now time.Time) RecipientVerdict {
 	}
 	v.Action = action
 	return v
+}
+
+// age is how old evidence of a moment is at most. One of the clocks stands still while
+// the machine sleeps, and the other one can be set back: the one that says more counts.
+func age(t, now time.Time) time.Duration {
+	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))
 }
 
 // watched tells whether mail hosts are probed for the rule's sake.

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/postseal/postseal/internal/postfix/tlspolicy"
 )
@@ -60,6 +61,43 @@ func TestPOL03_Judge(t *testing.T) {
 			t.Errorf("%s: the rule is %v", c.what, v.Rule)
 		}
 	}
+}
+
+// TestSTS097_JudgeAfterSleep: what was seen before the machine slept, or before the clock
+// was set back, is as old as the clock that says more.
+func TestSTS097_JudgeAfterSleep(t *testing.T) {
+	r := &Rule{Line: tlspolicy.Line{Level: tlspolicy.Encrypt}, Unreachable: UnreachableDefer}
+	now := time.Now()
+	for _, c := range []struct {
+		what         string
+		wall, steady time.Duration // ago
+		doubt        bool
+	}{
+		{"awake", 10 * time.Minute, 10 * time.Minute, false},
+		{"slept", 8 * time.Hour, 10 * time.Minute, true},
+		{"set back", 10 * time.Minute, 8 * time.Hour, true},
+	} {
+		at := clocksApart(now, c.wall, c.steady)
+		s := Standing{Verdict: ReachNegative, FirstNegative: at, LastNegative: at, OtherPositive: now}
+		if v := judge(r, &s, now); (v.Doubt == doubtOld) != c.doubt {
+			t.Errorf("%s: doubt %q", c.what, v.Doubt)
+		}
+		s = Standing{Verdict: ReachNegative, FirstNegative: now, LastNegative: now, OtherPositive: at}
+		if v := judge(r, &s, now); (v.Doubt == doubtPath) != c.doubt {
+			t.Errorf("%s: doubt %q about our own path", c.what, v.Doubt)
+		}
+	}
+}
+
+// clocksApart is a time that the wall clock and the monotonic clock count apart from now.
+func clocksApart(now time.Time, wall, steady time.Duration) time.Time {
+	t := now.Add(-wall)
+	(*struct { // time.Time
+		wall uint64
+		ext  int64 // nanoseconds of the monotonic clock
+		loc  *time.Location
+	})(unsafe.Pointer(&t)).ext += int64(wall - steady)
+	return t
 }
 
 // TestAnotherAt: a rule that refuses gets its second probe when refuse_after ends, and

@@ -46,7 +46,7 @@ type suspect struct {
 // fault of our own path.
 func (c *claim) unproven(now time.Time) bool {
 	s := &c.standing
-	return s.Verdict == ReachNegative && (!c.proved || s.OtherPositive.IsZero() || now.Sub(s.OtherPositive) > positiveLasts)
+	return s.Verdict == ReachNegative && (!c.proved || s.OtherPositive.IsZero() || age(s.OtherPositive, now) > positiveLasts)
 }
 
 // needsProof tells whether somebody else is to be asked for TLS: once when all have
@@ -54,7 +54,7 @@ func (c *claim) unproven(now time.Time) bool {
 // then before the proof is too old.
 func (c *claim) needsProof(now time.Time) bool {
 	s := &c.standing
-	return s.Verdict == ReachNegative && (!c.proved || s.OtherPositive.IsZero() || now.Sub(s.OtherPositive) > positiveLasts-proofAhead)
+	return s.Verdict == ReachNegative && (!c.proved || s.OtherPositive.IsZero() || age(s.OtherPositive, now) > positiveLasts-proofAhead)
 }
 
 // provePath looks for a proof where one is needed, and reports whether it did.
@@ -84,7 +84,7 @@ func (e *Engine) prove(ctx context.Context, w *watched, p *plan, c *claim) bool 
 	path, s := &e.watch.path, &c.standing
 	// A proof after the first negative result holds for all that became negative before
 	// it: where many lose TLS together, few witnesses are asked.
-	if !s.OtherPositive.Before(s.FirstNegative) && time.Since(s.OtherPositive) < positiveLasts-proofAhead {
+	if !s.OtherPositive.Before(s.FirstNegative) && age(s.OtherPositive, time.Now()) < positiveLasts-proofAhead {
 		return true
 	}
 	failed, hopes := path.lastFailed()
@@ -103,7 +103,7 @@ func (e *Engine) prove(ctx context.Context, w *watched, p *plan, c *claim) bool 
 	}
 	path.fails(hopes)
 	e.watch.changes.Add(1)
-	return !lost && !s.OtherPositive.IsZero() && time.Since(s.OtherPositive) <= positiveLasts
+	return !lost && !s.OtherPositive.IsZero() && age(s.OtherPositive, time.Now()) <= positiveLasts
 }
 
 // witnesses are hosts that were seen with TLS and are none of these: of watched

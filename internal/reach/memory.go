@@ -164,7 +164,7 @@ func (m *Memory) keep(e *entry, host string, a Attempt) {
 		}
 	case Negative:
 		e.fresh = now.Add(spread(cmp.Or(m.KeepNegative, DefaultKeepNegative)))
-		if e.since.IsZero() || a.When.Sub(e.negative) > runGap {
+		if e.since.IsZero() || apart(e.negative, a.When) > runGap {
 			e.since = a.When
 		}
 		e.negative = a.When
@@ -174,6 +174,12 @@ func (m *Memory) keep(e *entry, host string, a Attempt) {
 	default:
 		e.fresh = now.Add(spread(cmp.Or(m.KeepUnknown, DefaultKeepUnknown)))
 	}
+}
+
+// apart is how much later b is than a at most. The monotonic clock stands still while
+// the machine sleeps, and the other one can be set back.
+func apart(a, b time.Time) time.Duration {
+	return max(b.Sub(a), b.Round(0).Sub(a.Round(0)))
 }
 
 // prove puts a host in front of the proofs; m.mu is held.

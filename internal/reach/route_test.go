@@ -11,6 +11,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 )
 
 // TestNoRoute: on a machine without IPv6 a host is judged by its IPv4 addresses, and
@@ -125,3 +126,29 @@ func TestProofIsLost(t *testing.T) {
 type probeFunc func() Attempt
 
 func (f probeFunc) Probe(_ context.Context, t Target) Result { return fold(&t, []Attempt{f()}, true) }
+
+// TestSTS097_RunAfterSleep: what was not looked at while the machine slept may have been
+// good meanwhile.
+func TestSTS097_RunAfterSleep(t *testing.T) {
+	goal := Target{Host: "bad.test", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.2")}, Level: Encrypt}
+	show := Attempt{Address: netip.MustParseAddrPort("192.0.2.2:25"), When: time.Now(), Verdict: Negative}
+	m := &Memory{Prober: probeFunc(func() Attempt { return show })}
+	m.Renew(t.Context(), goal)
+	first := show.When
+	show.When = first.Add(10 * time.Minute)
+	m.Renew(t.Context(), goal)
+	if s := m.Standing(goal); !s.FirstNegative.Equal(first) {
+		t.Errorf("after ten minutes: since %s", s.FirstNegative)
+	}
+	// A wall clock eight hours on, and ten minutes by the monotonic one.
+	show.When = show.When.Add(8 * time.Hour)
+	(*struct { // time.Time
+		wall uint64
+		ext  int64
+		loc  *time.Location
+	})(unsafe.Pointer(&show.When)).ext -= int64(8*time.Hour - 10*time.Minute)
+	m.Renew(t.Context(), goal)
+	if s := m.Standing(goal); !s.FirstNegative.Equal(show.When) {
+		t.Errorf("after a sleep: since %s", s.FirstNegative)
+	}
+}
