@@ -320,14 +320,14 @@ func (w *watch) take(now time.Time) (*watched, time.Duration) {
 
 // done ends a round; next is zero when the destination is let go.
 func (e *Engine) done(d *watched, next time.Time) {
-	w := &e.watch
+	w, gone := &e.watch, next.IsZero()
 	w.mu.Lock()
-	d.busy, d.gone = false, next.IsZero()
+	d.busy, d.gone = false, gone
 	then := d.then
 	d.then = time.Time{}
-	w.mu.Unlock()
+	w.mu.Unlock() // from here on another round may begin
 	switch {
-	case !d.gone && (then.IsZero() || next.Before(then)):
+	case !gone && (then.IsZero() || next.Before(then)):
 		w.schedule(d, next)
 	case !then.IsZero():
 		e.wake(d, then)
