@@ -29,6 +29,8 @@ func (e *Engine) round(w *watched) time.Time {
 	case len(active) == 0:
 		e.unwatch(w)
 		return time.Time{}
+	case s.unbound == doubtRoutes:
+		return time.Now() // it changed while it was being found out
 	}
 	if s.unbound != "" {
 		e.settle(w, nil)
@@ -49,6 +51,9 @@ func (e *Engine) round(w *watched) time.Time {
 		active = w.active(w.sum(e, p, time.Now()), time.Now())
 	}
 	e.settle(w, active)
+	if e.route != nil && w.hosts.Load().routes != e.watch.routes.Load() {
+		return time.Now() // no recipient may come for long
+	}
 	return w.next(active, time.Now())
 }
 

@@ -234,6 +234,31 @@ func TestRecipientRerouted(t *testing.T) {
 	})
 }
 
+// TestReroutedDuringALook: what Postfix does with the mail becomes known again without
+// another recipient, as when the daemon has just begun to read Postfix's configuration.
+func TestReroutedDuringALook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, m := watchWorld(t, watchZone, func(c *Config) {
+			c.Route = func(context.Context, string) string {
+				time.Sleep(time.Second) // postmap
+				return ""
+			}
+		}, unreachableRule(UnreachableDefer, 0, "good.test", "bad.test"))
+		defer w.stop()
+		m.show("mx.good.test", ReachPositive)
+		m.show("mx.bad.test", ReachNegative)
+		w.rcpt("good.test")
+		w.rcpt("bad.test")
+		time.Sleep(500 * time.Millisecond)
+		w.engine.Rerouted()
+		time.Sleep(time.Minute)
+		if got := m.asked(); !slices.Contains(got, "mx.bad.test") {
+			t.Errorf("probed %v", got)
+		}
+		w.wantAction("bad.test", RecipientDefer)
+	})
+}
+
 // TestRecipientSender: the rule for a sender binds any destination, by itself.
 func TestRecipientSender(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
