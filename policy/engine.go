@@ -69,9 +69,10 @@ type Config struct {
 	// Reach probes mail hosts for rules whose recipients may be refused; nil: none is.
 	Reach Reach
 	// Route says why rules for a recipient domain do not bind, because Postfix hands
-	// its mail to another host than its mail exchangers: "relayhost = [smart.example]".
-	// Empty: it does not. It may take seconds. Nil: all mail goes by the MX records.
-	Route func(ctx context.Context, domain string) string
+	// its mail to another host than its mail exchangers: "relayhost = [smart.example]";
+	// empty: it does not. In doubt, which says why, nobody is refused. It may take
+	// seconds. Nil: all mail goes by the MX records.
+	Route func(ctx context.Context, domain string) (unbound, doubt string)
 	// Secured returns when the mail hosts of a destination were last seen to offer
 	// what a rule demands, before this process began; zero: never. Nil: not known.
 	Secured func(destination string) time.Time
@@ -114,7 +115,7 @@ type Engine struct {
 	writer    writer
 	alarms    alarms
 	reach     Reach
-	route     func(context.Context, string) string
+	route     func(context.Context, string) (unbound, doubt string)
 	secured   func(string) time.Time
 	observer  Observer
 	watch     watch

@@ -18,11 +18,11 @@ type mailHosts struct {
 	mx    dane.MXSet
 	hosts []*dane.Host // in the order of mx.Hosts; TLSA only where it was asked for
 	until time.Time    // how long that may be believed
-	// unbound says why rules do not bind (Config.Route), since routed, when routes was
-	// that of the watch.
-	unbound string
-	routed  time.Time
-	routes  uint64
+	// unbound says why rules do not bind, and doubt why nobody is to be refused
+	// (Config.Route), since routed, when routes was that of the watch.
+	unbound, doubt string
+	routed         time.Time
+	routes         uint64
 }
 
 // subject describes the destination to the rules.

@@ -27,6 +27,7 @@ const (
 	roundTimeout = 10 * time.Minute
 	// routeLasts is how long it is believed where Postfix takes the mail.
 	routeLasts = 10 * time.Minute
+	routeDoubt = time.Minute // the same, in doubt
 
 	// How long results are fresh, with what a Reach adds as jitter: probed earlier,
 	// nothing would be asked.
@@ -101,6 +102,7 @@ type summary struct {
 	changes uint64
 	until   time.Time
 	unbound string // why rules do not bind
+	doubt   string // why nobody is to be refused
 	claims  []claim
 	// sender is for the rules of senders, which all demand the same; its rule is nil.
 	sender claim
@@ -183,8 +185,13 @@ func (s *summary) verdict(c *claim, r *Rule, now time.Time) RecipientVerdict {
 		return RecipientVerdict{Rule: r, Doubt: s.unbound}
 	}
 	v := judge(r, &c.standing, now)
-	if v.Action|v.Withheld != RecipientPass && !c.proved {
-		v = RecipientVerdict{Rule: r, Doubt: doubtPath}
+	if v.Action|v.Withheld != RecipientPass {
+		switch {
+		case s.doubt != "":
+			v = RecipientVerdict{Rule: r, Doubt: s.doubt}
+		case !c.proved:
+			v = RecipientVerdict{Rule: r, Doubt: doubtPath}
+		}
 	}
 	v.Seen = c.seen
 	return v
@@ -206,6 +213,7 @@ func (w *watched) sum(e *Engine, p *plan, now time.Time) *summary {
 		s.until = next
 	}
 	if h := w.hosts.Load(); h != nil {
+		s.doubt = h.doubt
 		if s.unbound = h.unbound; e.route != nil && h.routes != e.watch.routes.Load() {
 			s.unbound = doubtRoutes
 		}

@@ -64,22 +64,31 @@ func (e *Engine) locate(ctx context.Context, w *watched, p *plan, k Key) {
 	h := e.gather(ctx, k, p.watching&watchingTLSA != 0)
 	switch now := time.Now(); {
 	case e.route == nil:
-	case before != nil && before.routes == routes && now.Sub(before.routed) < routeLasts:
-		h.unbound, h.routed = before.unbound, before.routed
+	case before != nil && before.routes == routes && now.Sub(before.routed) < before.routeLasts():
+		h.unbound, h.doubt, h.routed = before.unbound, before.doubt, before.routed
 	default:
-		why := e.route(ctx, k.Name)
+		why := ""
+		why, h.doubt = e.route(ctx, k.Name)
 		if h.routed = time.Now(); why != "" {
 			h.unbound = "rules do not bind: " + why
 		}
 	}
 	h.routes = routes
 	if e.route != nil {
-		if end := h.routed.Add(routeLasts); end.Before(h.until) {
+		if end := h.routed.Add(h.routeLasts()); end.Before(h.until) {
 			h.until = end
 		}
 	}
 	w.hosts.Store(h)
 	w.again.Store(h.until.UnixNano())
+}
+
+// routeLasts is how long what Config.Route said is believed.
+func (h *mailHosts) routeLasts() time.Duration {
+	if h.doubt != "" {
+		return routeDoubt
+	}
+	return routeLasts
 }
 
 // settle draws the consequences of a round: alarms, and what others are told.

@@ -202,12 +202,12 @@ func TestRecipientRerouted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var relayed atomic.Bool
 		w, m := watchWorld(t, watchZone, func(c *Config) {
-			c.Route = func(context.Context, string) string {
+			c.Route = func(context.Context, string) (string, string) {
 				time.Sleep(time.Second) // postmap
 				if relayed.Load() {
-					return "relayhost = [smart.test]"
+					return "relayhost = [smart.test]", ""
 				}
-				return ""
+				return "", ""
 			}
 		}, unreachableRule(UnreachableDefer, 0, "good.test", "bad.test"))
 		defer w.stop()
@@ -296,11 +296,11 @@ func TestRecipientUnbound(t *testing.T) {
 		var relayed atomic.Bool
 		relayed.Store(true)
 		w, m := watchWorld(t, watchZone, func(c *Config) {
-			c.Route = func(context.Context, string) string {
+			c.Route = func(context.Context, string) (string, string) {
 				if relayed.Load() {
-					return why
+					return why, ""
 				}
-				return ""
+				return "", ""
 			}
 		}, unreachableRule(UnreachableDefer, 0, "good.test", "bad.test"))
 		defer w.stop()
@@ -347,4 +347,36 @@ func TestAddressesUnknown(t *testing.T) {
 			w.wantAction("bad.test", RecipientDefer)
 		})
 	}
+}
+
+// TestRouteInDoubt: while it cannot be seen where Postfix hands the mail nobody is
+// refused, but mail hosts are looked at all the same.
+func TestRouteInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const why = "transport_maps cannot be read"
+		var doubtful atomic.Bool
+		doubtful.Store(true)
+		w, m := watchWorld(t, watchZone, func(c *Config) {
+			c.Route = func(context.Context, string) (string, string) {
+				if doubtful.Load() {
+					return "", why
+				}
+				return "", ""
+			}
+		}, unreachableRule(UnreachableDefer, 0, "good.test", "bad.test"))
+		defer w.stop()
+		m.show("mx.good.test", ReachPositive)
+		m.show("mx.bad.test", ReachNegative)
+		w.rcpt("good.test")
+		w.rcpt("bad.test")
+		time.Sleep(time.Second)
+		if v := w.rcpt("bad.test"); v.Action != RecipientPass || v.Doubt != why || v.Seen == "" {
+			t.Errorf("%+v", v)
+		}
+		doubtful.Store(false)
+		time.Sleep(routeDoubt)
+		w.rcpt("bad.test")
+		time.Sleep(time.Second)
+		w.wantAction("bad.test", RecipientDefer)
+	})
 }

@@ -98,7 +98,9 @@ func newDaemon(ctx context.Context, opts *globalOptions, logger *slog.Logger) (*
 		Fetch: func(ctx context.Context, domain string) (mtasts.Fetched, error) {
 			return d.fetcher.Load().Fetch(ctx, domain)
 		},
-		Route: func(ctx context.Context, domain string) string { return d.postfix.routing.Unbound(ctx, domain) },
+		Route: func(ctx context.Context, domain string) (unbound, doubt string) {
+			return d.postfix.routing.Unbound(ctx, domain)
+		},
 	})
 	if err != nil {
 		return nil, errors.Join(err, d.book.close(), d.store.Close())

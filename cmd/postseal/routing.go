@@ -33,7 +33,7 @@ type routing struct {
 	mu      sync.Mutex
 	router  *conf.Router // nil: nothing is known
 	senders []string     // settings by which the sender decides
-	why     string       // the router is nil
+	why     error        // the router is nil
 	inert   int          // rules that do not bind
 	details []string     // what /readyz tells
 
@@ -41,7 +41,7 @@ type routing struct {
 }
 
 func newRouting(d *daemon) *routing {
-	r := &routing{d: d, changed: make(chan struct{}, 1), why: "Postfix's configuration has not been read", told: map[string]string{}}
+	r := &routing{d: d, changed: make(chan struct{}, 1), why: errors.New("Postfix's configuration has not been read"), told: map[string]string{}}
 	if d.registry != nil {
 		d.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "postseal_rules_inert",
 			Help: "Rules for recipients that do not bind, because Postfix hands the mail to another host."}, func() float64 {
@@ -59,10 +59,10 @@ func (r *routing) take(s *conf.Snapshot) {
 	r.router, r.senders = nil, nil
 	switch {
 	case s == nil:
-		r.why = "there is no Postfix here"
+		r.why = noPostfix("there is no Postfix here")
 	case len(s.Ours()) == 0:
 		// It is another Postfix that asks, or none yet.
-		r.why = "no service of the Postfix here asks postseal"
+		r.why = noPostfix("no service of the Postfix here asks postseal")
 	default:
 		r.router, r.senders = conf.NewRouter(s), s.BySender()
 	}
@@ -103,25 +103,36 @@ func (r *routing) route(ctx context.Context, domain string) (conf.Route, error) 
 	router, why := r.router, r.why
 	r.mu.Unlock()
 	if router == nil {
-		return conf.Route{}, errors.New(why)
+		return conf.Route{}, why
 	}
 	return router.Route(ctx, domain)
 }
 
-// Unbound says why rules for a destination do not bind, as policy.Config.Route wants
-// it: "relayhost = [smart.example]". Empty: they bind, or nobody knows. A key with
-// brackets or a port is what Postfix asks for itself.
-func (r *routing) Unbound(ctx context.Context, destination string) string {
+// Unbound says why rules for a destination do not bind: "relayhost = [smart.example]".
+// Empty: they bind, also where there is no Postfix to be seen. In doubt, which says why,
+// nobody is to be refused. It is a policy.Config.Route. A key with brackets or a port is
+// what Postfix asks for itself.
+func (r *routing) Unbound(ctx context.Context, destination string) (unbound, doubt string) {
 	k, err := policy.ParseKey(destination)
 	if err != nil || k.Brackets || k.HasPort || k.Literal {
-		return ""
+		return "", ""
 	}
 	route, err := r.route(ctx, k.Name)
-	if err != nil {
-		return ""
+	switch {
+	case errors.As(err, new(noPostfix)):
+		return "", ""
+	case err != nil:
+		return "", "where Postfix hands the mail cannot be seen: " + err.Error()
+	case route.Doubt != "":
+		return "", "Postfix may deliver to other hosts: " + route.Doubt
 	}
-	return route.Obstacle
+	return route.Obstacle, ""
 }
+
+// noPostfix is the error where no Postfix that asks us can be seen.
+type noPostfix string
+
+func (e noPostfix) Error() string { return string(e) }
 
 // unboundAll says the same for many domains; those of which nobody knows are left out.
 func (r *routing) unboundAll(ctx context.Context, domains []string) map[string]string {
@@ -195,7 +206,8 @@ func count(n int, one, more string) string {
 type findings struct {
 	causes   []*cause
 	inert    int      // rules
-	unknown  string   // why it is not known what binds; empty: it is
+	unknown  error    // why it is not known what binds
+	doubts   []string // settings by which mail may go to other hosts than those that are probed
 	senders  []string // settings by which some senders' mail goes elsewhere
 	troubles []string // lists of our own domains that cannot be read
 }
@@ -223,7 +235,7 @@ func (r *routing) examine(ctx context.Context, rules *policy.Rules) findings {
 	asked := domainsOf(rules, now)
 	var f findings
 	switch {
-	case router == nil && slices.ContainsFunc(asked, func(a askedFor) bool { return a.rule.Unreachable != policy.UnreachableQueue }):
+	case router == nil && slices.ContainsFunc(asked, func(a askedFor) bool { return mayRefuse(a.rule) }):
 		f.unknown = why
 		return f
 	case router == nil || len(asked) == 0:
@@ -236,11 +248,14 @@ func (r *routing) examine(ctx context.Context, rules *policy.Rules) findings {
 			domains = append(domains, a.domain)
 		}
 		routes, err := router.Routes(ctx, domains)
-		if err != nil && f.unknown == "" {
-			f.unknown = err.Error()
+		if err != nil && f.unknown == nil {
+			f.unknown = err
 		}
 		for _, a := range chunk {
 			route := routes[a.domain]
+			if route.Doubt != "" && mayRefuse(a.rule) && !slices.Contains(f.doubts, route.Doubt) {
+				f.doubts = append(f.doubts, route.Doubt)
+			}
 			if route.Obstacle == "" {
 				continue // it binds, or is unknown
 			}
@@ -259,6 +274,9 @@ func (r *routing) examine(ctx context.Context, rules *policy.Rules) findings {
 	f.inert, f.senders, f.troubles = len(seen), senders, router.Troubles()
 	return f
 }
+
+// mayRefuse tells whether recipients may be refused or deferred because of a rule.
+func mayRefuse(rule *policy.Rule) bool { return rule.Unreachable != policy.UnreachableQueue }
 
 // add adds a rule, once for all its patterns.
 func (c *cause) add(rule *policy.Rule) {
@@ -327,8 +345,14 @@ func (r *routing) tell(f findings) {
 		}
 		say(warn, c.obstacle, c.String(), "rules", c.places())
 	}
-	if f.unknown != "" {
-		say(warn, "unknown", "whether recipient rules bind cannot be seen, they are taken to: "+f.unknown)
+	switch {
+	case errors.As(f.unknown, new(noPostfix)):
+		say(warn, "unknown", "whether recipient rules bind cannot be seen, they are taken to: "+f.unknown.Error())
+	case f.unknown != nil:
+		say(warn, "unknown", "whether recipient rules bind cannot be seen, so that nobody is refused or deferred because of them: "+f.unknown.Error())
+	}
+	for _, doubt := range f.doubts {
+		say(warn, doubt, "Postfix may deliver to other hosts than those that are probed, so that nobody is refused or deferred because of recipient rules: "+doubt)
 	}
 	for _, setting := range f.senders {
 		say(warn, setting, "recipient rules do not bind for senders that have a relay of their own: "+setting)
@@ -364,6 +388,8 @@ func (r *routing) warnings(ctx context.Context, x policy.Explanation) []string {
 	switch {
 	case err != nil && (r.refuses(x.Rule) || errors.Is(err, conf.ErrUnreadable)):
 		return []string{fmt.Sprintf("whether Postfix asks for %s cannot be seen: %v", k.Name, err)}
+	case err == nil && route.Doubt != "" && r.refuses(x.Rule):
+		return []string{"no recipient is refused or deferred because of the rule: Postfix may deliver to other hosts than those that are probed: " + route.Doubt}
 	case err != nil || route.Obstacle == "":
 		return nil
 	}
@@ -381,6 +407,6 @@ func (r *routing) warnings(ctx context.Context, x policy.Explanation) []string {
 // refuses tells whether a rule can refuse recipients.
 func (r *routing) refuses(x *policy.RuleExplanation) bool {
 	return x != nil && slices.ContainsFunc(r.d.config().Rules.All(), func(rule policy.Rule) bool {
-		return rule.Source == x.Source && rule.Unreachable != policy.UnreachableQueue
+		return rule.Source == x.Source && mayRefuse(&rule)
 	})
 }

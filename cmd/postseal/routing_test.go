@@ -86,8 +86,8 @@ func TestPFX21_RulesThatDoNotBind(t *testing.T) {
 			for _, c := range f.causes {
 				got = append(got, c.String())
 			}
-			if !slices.Equal(got, c.want) || f.unknown != "" || (f.inert > 0) != (len(c.want) > 0) {
-				t.Errorf("%d rules: got\n%s\nwant\n%s\n%s", f.inert, strings.Join(got, "\n"), strings.Join(c.want, "\n"), f.unknown)
+			if !slices.Equal(got, c.want) || f.unknown != nil || (f.inert > 0) != (len(c.want) > 0) {
+				t.Errorf("%d rules: got\n%s\nwant\n%s\n%v", f.inert, strings.Join(got, "\n"), strings.Join(c.want, "\n"), f.unknown)
 			}
 		})
 	}
@@ -126,12 +126,12 @@ func TestPFX21_InertRulesAreTold(t *testing.T) {
 		expect("the same again", "", all, 2)
 		time.Sleep(routesAgain)
 		expect("an hour later", "", all, 2)
-		if why := w.routing.Unbound(t.Context(), "partner.example"); why != "relayhost = [smart.example]" {
-			t.Errorf("unbound: %q", why)
+		if why, doubt := w.routing.Unbound(t.Context(), "partner.example"); why != "relayhost = [smart.example]" || doubt != "" {
+			t.Errorf("unbound: %q, %q", why, doubt)
 		}
 		for _, key := range []string{"[smart.example]", "partner.example:587", "192.0.2.1", "not a key"} {
-			if why := w.routing.Unbound(t.Context(), key); why != "" {
-				t.Errorf("%s: %q", key, why)
+			if why, doubt := w.routing.Unbound(t.Context(), key); why+doubt != "" {
+				t.Errorf("%s: %q, %q", key, why, doubt)
 			}
 		}
 		x := policy.Explanation{Key: "partner.example", Rule: &policy.RuleExplanation{}}
@@ -153,8 +153,9 @@ func TestPFX21_InertRulesAreTold(t *testing.T) {
 	})
 }
 
-// Where nothing is known of Postfix rules are taken to bind; that is told if recipients
-// may be refused for it.
+// Where no Postfix can be seen rules are taken to bind; that is told if recipients may be
+// refused for it. Where one is seen and not its tables, or where it delivers to other
+// hosts than the mail exchangers, nobody is refused.
 func TestPFX21_RoutesUnknown(t *testing.T) {
 	rules := encrypting(t, "partner.example")
 	refusing := encrypting(t, "partner.example")
@@ -168,23 +169,42 @@ func TestPFX21_RoutesUnknown(t *testing.T) {
 	} {
 		r := newRouting(&daemon{})
 		r.take(c.s)
-		if f := r.examine(t.Context(), rules); f.unknown != "" || f.inert != 0 {
+		if f := r.examine(t.Context(), rules); f.unknown != nil || f.inert != 0 {
 			t.Errorf("%s, nobody is refused: %+v", name, f)
 		}
-		if f := r.examine(t.Context(), refusing); f.unknown != c.want || f.inert != 0 {
+		if f := r.examine(t.Context(), refusing); f.unknown == nil || f.unknown.Error() != c.want || f.inert != 0 {
 			t.Errorf("%s: %+v", name, f)
 		}
-		if why := r.Unbound(t.Context(), "partner.example"); why != "" {
-			t.Errorf("%s: %s", name, why)
+		if why, doubt := r.Unbound(t.Context(), "partner.example"); why+doubt != "" {
+			t.Errorf("%s: %s, %s", name, why, doubt)
 		}
 	}
 	r := newRouting(&daemon{})
+	if _, doubt := r.Unbound(t.Context(), "partner.example"); !strings.Contains(doubt, "has not been read") {
+		t.Errorf("not read yet: doubt %q", doubt)
+	}
 	r.take(routed("transport_maps", "hash:/nonexistent/transport"))
-	if f := r.examine(t.Context(), rules); !strings.Contains(f.unknown, "transport_maps") || f.inert != 0 {
+	if f := r.examine(t.Context(), rules); f.unknown == nil || !strings.Contains(f.unknown.Error(), "transport_maps") || f.inert != 0 {
 		t.Errorf("unreadable: %+v", f)
 	}
 	if got := r.warnings(t.Context(), policy.Explanation{Key: "partner.example"}); len(got) != 1 || !strings.Contains(got[0], "transport_maps") {
 		t.Errorf("unreadable: %q", got)
+	}
+	if why, doubt := r.Unbound(t.Context(), "partner.example"); why != "" || !strings.Contains(doubt, "transport_maps") {
+		t.Errorf("unreadable: %q, %q", why, doubt)
+	}
+	r = newRouting(&daemon{})
+	falling := routed()
+	falling.Services[0].Params = map[string]string{"smtp_fallback_relay": "[fallback.example]"}
+	r.take(falling)
+	if why, doubt := r.Unbound(t.Context(), "partner.example"); why != "" || !strings.HasSuffix(doubt, "smtp_fallback_relay = [fallback.example]") {
+		t.Errorf("fallback: %q, %q", why, doubt)
+	}
+	if f := r.examine(t.Context(), refusing); !slices.Equal(f.doubts, []string{"smtp_fallback_relay = [fallback.example]"}) {
+		t.Errorf("fallback: %+v", f)
+	}
+	if f := r.examine(t.Context(), rules); len(f.doubts) > 0 || f.inert != 0 {
+		t.Errorf("fallback, nobody is refused: %+v", f)
 	}
 }
 

@@ -15,6 +15,9 @@ type Route struct {
 	// Obstacle says why smtp(8) does not ask us for the domain itself: "relayhost =
 	// [smart.example]". Empty: it asks.
 	Obstacle string
+	// Doubt says why smtp(8) may deliver to other hosts than the domain's mail exchangers
+	// although it asks for the domain. Empty: it does not.
+	Doubt string
 	// Asks: the service is smtp(8) or lmtp(8) and asks us, if not for the domain.
 	Asks bool
 }
@@ -101,9 +104,30 @@ func (s *Snapshot) route(h hop, domain string) Route {
 	default:
 		if r.Asks = true; !strings.EqualFold(h.nexthop, domain) {
 			r.Obstacle = h.setting
+		} else {
+			r.Doubt = s.otherHosts(s.Services[i])
 		}
 	}
 	return r
+}
+
+// otherHosts names the setting by which a service delivers to other hosts than the mail
+// exchangers of what it asks for (smtp_connect.c), empty without one.
+func (s *Snapshot) otherHosts(sv *Service) string {
+	lookup := listOf(sv.Param("smtp_host_lookup"))
+	switch {
+	case sv.Command != "smtp":
+		return fmt.Sprintf("%s of master.cf is %s(8), which knows no mail exchangers", sv.Name, sv.Command)
+	case strings.EqualFold(sv.Param("smtp_dns_support_level"), "disabled"):
+		return sv.shows("smtp_dns_support_level")
+	case sv.Param("smtp_dns_support_level") == "" && strings.EqualFold(s.Main["disable_dns_lookups"], "yes"):
+		return "disable_dns_lookups = yes"
+	case len(lookup) > 0 && !strings.EqualFold(lookup[0], "dns"): // /etc/hosts comes first
+		return sv.shows("smtp_host_lookup")
+	case sv.Param("smtp_fallback_relay") != "":
+		return sv.shows("smtp_fallback_relay")
+	}
+	return ""
 }
 
 // recipient stands for any recipient of a domain where a table is asked for a whole

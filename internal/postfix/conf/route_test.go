@@ -387,3 +387,34 @@ func TestPFX21_Postmap(t *testing.T) {
 		t.Errorf("no postmap: %v", err)
 	}
 }
+
+// smtp(8) asks for the domain, and what it delivers to may be none of its mail exchangers.
+func TestPFX21_RouteInDoubt(t *testing.T) {
+	for _, c := range []struct{ param, value, want string }{
+		{"smtp_host_lookup", "dns", ""},
+		{"smtp_host_lookup", "dns, native", ""},
+		{"smtp_host_lookup", "native", "smtp_host_lookup = native"},
+		{"smtp_host_lookup", "native, dns", "smtp_host_lookup = native, dns"},
+		{"smtp_dns_support_level", "dnssec", ""},
+		{"smtp_dns_support_level", "disabled", "smtp_dns_support_level = disabled"},
+		{"smtp_fallback_relay", "[fallback.example]", "smtp_fallback_relay = [fallback.example]"},
+	} {
+		s := site()
+		s.Services[0].Params[c.param] = c.value
+		r, _, err := s.routes(t.Context(), tablesOf{}.ask, []string{"partner.example"})
+		if got := r["partner.example"]; err != nil || got.Doubt != c.want || got.Obstacle != "" {
+			t.Errorf("%s = %s: %+v, %v", c.param, c.value, got, err)
+		}
+	}
+	s := site("disable_dns_lookups", "yes")
+	s.Services[0].Params["smtp_dns_support_level"] = ""
+	if r, _, _ := s.routes(t.Context(), tablesOf{}.ask, []string{"partner.example"}); r["partner.example"].Doubt != "disable_dns_lookups = yes" {
+		t.Errorf("no DNS: %+v", r)
+	}
+	s = site("default_transport", "lmtp")
+	s.Services[0].Name, s.Services[0].Command = "lmtp", "lmtp"
+	s.Services[0].Params["lmtp_tls_policy_maps"] = s.Services[0].Params["smtp_tls_policy_maps"]
+	if r, _, _ := s.routes(t.Context(), tablesOf{}.ask, []string{"partner.example"}); !strings.HasPrefix(r["partner.example"].Doubt, "lmtp of master.cf is lmtp(8)") {
+		t.Errorf("LMTP: %+v", r)
+	}
+}
