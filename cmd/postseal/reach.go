@@ -45,6 +45,10 @@ type client struct {
 	doubtRoots string
 	// versions are smtp_tls_mandatory_protocols.
 	versions string
+	// match and serverName count where the policy has neither match= nor servername=:
+	// smtp_tls_…_cert_match by level, and smtp_tls_servername.
+	match      map[tlspolicy.Level][]string
+	serverName string
 }
 
 func newMailReach(c ReachConfig, logger *slog.Logger) *mailReach {
@@ -128,6 +132,12 @@ func (c *client) goal(d *policy.Demand) goal {
 		case "tafile":
 			g.doubt = "certificates are trusted by tafile=, which is not read here"
 		}
+	}
+	if len(g.Match) == 0 {
+		g.Match = c.match[d.Line.Level]
+	}
+	if g.ServerName == "" {
+		g.ServerName = c.serverName
 	}
 	some := true
 	if g.MinVersion, g.MaxVersion, some = tlsVersions(versions); !some {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/postseal/postseal/internal/postfix/conf"
+	"github.com/postseal/postseal/internal/postfix/tlspolicy"
 )
 
 // Limits of what is read of Postfix's trust roots.
@@ -32,7 +33,8 @@ func (r *mailReach) configure(c ReachConfig, s *conf.Snapshot) {
 			}
 		}
 		roots, next.doubtRoots = postfixRoots(sv)
-		next.versions = sv.Param("smtp_tls_mandatory_protocols")
+		next.versions, next.serverName = sv.Param("smtp_tls_mandatory_protocols"), sv.Param("smtp_tls_servername")
+		next.match = certMatches(sv)
 		// main.cf: inet_protocols = all, ipv4, ipv6, or both.
 		if protocols := strings.ToLower(sv.Params["inet_protocols"]); protocols != "" && !strings.Contains(protocols, "all") {
 			next.ipv4, next.ipv6 = strings.Contains(protocols, "ipv4"), strings.Contains(protocols, "ipv6")
@@ -46,6 +48,21 @@ func (r *mailReach) configure(c ReachConfig, s *conf.Snapshot) {
 	}
 	next.prober = r.newProber(helo, source, roots)
 	r.client.Store(next)
+}
+
+// certMatches are what certificates must show where the policy does not say
+// (smtp_tls_policy.c): names are separated by
+// colons too, digests have them inside.
+func certMatches(sv *conf.Service) map[tlspolicy.Level][]string {
+	all := map[tlspolicy.Level][]string{}
+	for level, from := range map[tlspolicy.Level]struct{ param, separators string }{
+		tlspolicy.Verify:      {"smtp_tls_verify_cert_match", ":, \t\r\n"},
+		tlspolicy.Secure:      {"smtp_tls_secure_cert_match", ":, \t\r\n"},
+		tlspolicy.Fingerprint: {"smtp_tls_fingerprint_cert_match", ", \t\r\n"},
+	} {
+		all[level] = strings.FieldsFunc(sv.Param(from.param), func(c rune) bool { return strings.ContainsRune(from.separators, c) })
+	}
+	return all
 }
 
 // smtpService is the service of smtp(8) that mail goes out by: one that asks us, else the

@@ -69,6 +69,7 @@ type sink struct {
 
 	mu    sync.Mutex
 	helos []string
+	asked string // the server name, lately
 }
 
 // newSink serves a certificate for these names; without names there is no STARTTLS.
@@ -94,7 +95,13 @@ func newSink(t *testing.T, names ...string) *sink {
 		if s.cert, err = x509.ParseCertificate(der); err != nil {
 			t.Fatal(err)
 		}
-		config = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+		own := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+		config = &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.asked = hello.ServerName
+			return &own, nil
+		}}
 	}
 	var all sync.WaitGroup
 	all.Go(func() {
@@ -171,6 +178,43 @@ func withRoots(t *testing.T, cert *x509.Certificate, params map[string]string) *
 		sv.Params[name] = value
 	}
 	return &conf.Snapshot{Services: []*conf.Service{sv}}
+}
+
+// TestMailReachMainMatch: what main.cf says about certificates counts where the policy
+// does not say. Who does not know it takes a good host for a bad one.
+func TestMailReachMainMatch(t *testing.T) {
+	good := newSink(t, "mx.ex.test")
+	digest := sha256.Sum256(good.cert.Raw)
+	prints := hex.EncodeToString(digest[:])
+	for _, c := range []struct {
+		line, param, value string
+		want               policy.ReachVerdict
+	}{
+		{"secure", "smtp_tls_secure_cert_match", "nexthop, dot-nexthop", policy.ReachPositive}, // mx.ex.test is below ex.test
+		{"secure", "smtp_tls_secure_cert_match", "nexthop", policy.ReachNegative},
+		{"secure", "smtp_tls_secure_cert_match", "nexthop:hostname", policy.ReachPositive},
+		{"secure match=nexthop", "smtp_tls_secure_cert_match", "nexthop, hostname", policy.ReachNegative},
+		{"verify", "smtp_tls_verify_cert_match", "nexthop", policy.ReachNegative},
+		{"verify", "smtp_tls_verify_cert_match", "nexthop, dot-nexthop", policy.ReachPositive},
+		{"fingerprint", "smtp_tls_fingerprint_cert_match", "00:11, " + prints, policy.ReachPositive},
+	} {
+		r := testReach()
+		r.configure(ReachConfig{}, withRoots(t, good.cert, map[string]string{c.param: c.value, "smtp_tls_servername": "hostname"}))
+		d := policy.Demand{Host: "mx.ex.test", Port: good.addr.Port(), Addresses: []netip.Addr{good.addr.Addr()}, Nexthop: "ex.test"}
+		level, attrs, _ := strings.Cut(c.line, " ")
+		d.Line.Level, _ = tlspolicy.ParseLevel(level)
+		if attrs != "" {
+			d = good.demand(t, c.line)
+		}
+		if s := r.Probe(t.Context(), []policy.Demand{d}, false); s.Verdict != c.want {
+			t.Errorf("%s, %s = %s: %+v", c.line, c.param, c.value, s)
+		}
+		good.mu.Lock()
+		if good.asked != "mx.ex.test" {
+			t.Errorf("%s: SNI %q", c.line, good.asked)
+		}
+		good.mu.Unlock()
+	}
 }
 
 // TestMailReach: a rule's line against real hosts, in Postfix's terms.

@@ -190,7 +190,7 @@ var perClient = []string{"tls_security_level", "use_tls", "enforce_tls", "tls_en
 	"tls_CAfile", "tls_CApath", "tls_trust_anchor_file", "dns_support_level", "host_lookup", "dns_resolver_options",
 	"tls_enforce_sts_mx_patterns", "tls_dane_insecure_mx_policy", "tls_connection_reuse", "connection_cache_on_demand",
 	"fallback_relay", "mx_address_limit", "tls_mandatory_protocols", "tls_protocols", "tls_servername", "tls_wrappermode", "tls_loglevel",
-	"helo_name", "bind_address", "bind_address6"}
+	"helo_name", "bind_address", "bind_address6", "tls_verify_cert_match", "tls_secure_cert_match", "tls_fingerprint_cert_match"}
 
 // parameters are all that postconf is asked for, in a fixed order. It leaves
 // out the ones that its version does not have.
