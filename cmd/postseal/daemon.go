@@ -399,10 +399,10 @@ func (d *daemon) reload() error {
 	}
 	d.fetcher.Store(fetcher)
 	d.cfg.Store(cfg)
+	d.postfix.tellReach() // before the engine sums up anew
 	d.decideAnew()
 	d.book.rules.Clear() // those of the configuration before
 	d.inspector.Configure(milterSettings(cfg))
-	d.postfix.tellReach()
 	d.postfix.reread()
 	d.log.Info("configuration read again", "config", cfg.Path, "rules", len(cfg.Rules.All()))
 	return nil

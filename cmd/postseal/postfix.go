@@ -118,8 +118,8 @@ func (w *postfixWatch) take(s *conf.Snapshot, err error) {
 	w.mu.Unlock()
 	w.tellProblems()
 	w.reckon()
+	w.tellReach() // before the engine sums up anew
 	w.routing.take(s)
-	w.tellReach()
 }
 
 // tellReach has mail hosts probed as the Postfix that is known would reach them.
