@@ -34,6 +34,10 @@ type verdict struct {
 	testing bool
 }
 
+// answeredAgain is how long an answer is given at most before the Observer is told anew
+// that the destination is asked for.
+const answeredAgain = time.Hour
+
 // answer decides, remembers the answer for as long as what it rests on holds,
 // and draws the consequences.
 func (q *query) answer() *answer {
@@ -56,6 +60,7 @@ func (q *query) answer() *answer {
 	q.conclude(a.verdict)
 	if r := a.rule; r != nil && r.Demands() && q.e.observer != nil {
 		q.e.observer.Answered(q.d.key, r, a.verdict.level)
+		q.lasts(q.now.Add(answeredAgain))
 	}
 	if !q.partial {
 		if before, kept := q.d.remember(a, q.changes, q.now.UnixNano(), q.until.UnixNano()); kept {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/postseal/postseal/internal/postfix/tlspolicy"
 )
 
 // logBook is a log to read.
@@ -193,7 +195,7 @@ func TestAlarmTLSLost(t *testing.T) {
 func TestAlarmCertificate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		secure := unreachableRule(UnreachableRefuse, 0, "bad.test")
-		secure.Line.Level = 6
+		secure.Line.Level = tlspolicy.Secure
 		w, m := watchWorld(t, watchZone, nil, secure, unreachableRule(UnreachableRefuse, 0, "good.test"))
 		defer w.stop()
 		m.show("mx.good.test", ReachPositive)
@@ -217,6 +219,24 @@ func TestAlarmCertificate(t *testing.T) {
 	})
 }
 
+// TestAlarmCertificateStands: a host that does not answer has no new certificate.
+func TestAlarmCertificateStands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		secure := unreachableRule(UnreachableRefuse, 0, "good.test")
+		secure.Line.Level = tlspolicy.Secure
+		w, m := watchWorld(t, watchZone, nil, secure)
+		defer w.stop()
+		m.show("mx.good.test", ReachPositive)
+		m.expire = map[string]time.Time{"mx.good.test": time.Now().Add(48 * time.Hour)}
+		w.rcpt("good.test")
+		time.Sleep(time.Minute)
+		w.wantAlarms(AlarmCertificate, 1)
+		m.show("mx.good.test", ReachUnknown)
+		time.Sleep(7 * time.Hour)
+		w.wantAlarms(AlarmCertificate, 1)
+	})
+}
+
 // TestObserver: what is answered for destinations under rules that demand TLS, and what
 // their hosts showed.
 func TestObserver(t *testing.T) {
@@ -235,6 +255,26 @@ func TestObserver(t *testing.T) {
 		slices.Sort(seen.told)
 		if want := []string{"answered good.test test:good.test encrypt", "answered two.test test:two.test encrypt", "reached good.test test:good.test positive"}; !slices.Equal(seen.told, want) {
 			t.Errorf("%q", seen.told)
+		}
+	})
+}
+
+// TestObserverIsToldAgain: evidence that a destination is asked for is at most an hour old.
+func TestObserverIsToldAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var seen observed
+		rule := unreachableRule(UnreachableQueue, 0, "good.test")
+		rule.Line.Level = tlspolicy.Secure // which rests on no look-up
+		w, _ := watchWorld(t, watchZone, func(c *Config) { c.Observer = &seen }, rule)
+		defer w.stop()
+		for range 36 {
+			w.ask("good.test")
+			time.Sleep(5 * time.Minute)
+		}
+		seen.mu.Lock()
+		defer seen.mu.Unlock()
+		if n := len(seen.told); n < 3 || n > 5 {
+			t.Errorf("told %d times in three hours", n)
 		}
 	})
 }
