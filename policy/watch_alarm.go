@@ -69,24 +69,29 @@ func (w *watched) lastSecured(e *Engine) time.Time {
 	return w.secured
 }
 
-// tellCertificates: at levels that look at its dates, a certificate about to end.
+// tellCertificates: at levels that look at its dates, a certificate about to end. Where a
+// host showed none the alarm stays as it is.
 func (e *Engine) tellCertificates(w *watched, active []claim) {
 	now := time.Now()
 	var first *HostReach
 	var rule *Rule
+	known := true
 	for i := range active {
 		if l := active[i].rule.Line.Level; l != tlspolicy.Verify && l != tlspolicy.Secure {
 			continue
 		}
 		for j := range active[i].standing.Hosts {
 			h := &active[i].standing.Hosts[j]
+			known = known && (h.Verdict != ReachUnknown || !h.Expires.IsZero())
 			if !h.Expires.IsZero() && h.Expires.Sub(now) <= certificateAhead && (first == nil || h.Expires.Before(first.Expires)) {
 				first, rule = h, active[i].rule
 			}
 		}
 	}
 	if first == nil {
-		e.alarms.clear(AlarmCertificate, w.key)
+		if known {
+			e.alarms.clear(AlarmCertificate, w.key)
+		}
 		return
 	}
 	e.alarms.raise(AlarmCertificate, w.key, "the certificate of a mail host ends soon; then mail that a rule binds waits", "rule", rule.Source,
