@@ -239,9 +239,9 @@ func TestRecipientRerouted(t *testing.T) {
 func TestReroutedDuringALook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, m := watchWorld(t, watchZone, func(c *Config) {
-			c.Route = func(context.Context, string) string {
+			c.Route = func(context.Context, string) (string, string) {
 				time.Sleep(time.Second) // postmap
-				return ""
+				return "", ""
 			}
 		}, unreachableRule(UnreachableDefer, 0, "good.test", "bad.test"))
 		defer w.stop()
