@@ -45,6 +45,7 @@ func (e *Engine) clockSet(now time.Time, jump time.Duration) {
 			return true
 		})
 	}
+	e.unread.Store(true) // who asks before the reading begins must find what the store has
 	e.spawn(func() { e.read(e.life, true) })
 	e.planMu.Lock()
 	defer e.planMu.Unlock()
