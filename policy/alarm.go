@@ -52,6 +52,19 @@ func (a *alarms) raise(kind AlarmKind, subject, text string, attrs ...any) {
 	a.log.Warn(text, append([]any{"alarm", string(kind), "subject", subject}, attrs...)...)
 }
 
+// subjects are those of the alarms of a kind that stand.
+func (a *alarms) subjects(kind AlarmKind) []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var list []string
+	for key := range a.standing {
+		if key.kind == kind {
+			list = append(list, key.subject)
+		}
+	}
+	return list
+}
+
 // clear ends an alarm, if it stands.
 func (a *alarms) clear(kind AlarmKind, subject string) {
 	a.mu.Lock()

@@ -176,6 +176,7 @@ func (e *Engine) Configure(s Settings, p Postfix) {
 		s.Rules = noRules
 	}
 	e.replan(s, p)
+	e.reviewAlarms()
 }
 
 // SetPostfix replaces what is known of Postfix. Without a change it costs nothing.

@@ -70,7 +70,9 @@ type watched struct {
 	hosts   atomic.Pointer[mailHosts] // nil: not gathered yet
 	summary atomic.Pointer[summary]
 	again   atomic.Int64 // Unix nanoseconds; a recipient after it makes for a round
-	proved  atomic.Int64 // Unix nanoseconds; when our own path was last looked into for its sake
+	// proved is when our own path was last looked into for its sake: nanoseconds since
+	// the engine was born, because the wall clock may be set.
+	proved atomic.Int64
 
 	// The following belong to watch.mu.
 	gone bool      // no longer watched; whoever asks begins anew
@@ -113,6 +115,7 @@ func (e *Engine) attend(key string, now time.Time) *watched {
 	w, loaded := e.watch.all.LoadOrStore(key, func() *watched {
 		w := &watched{key: key}
 		w.asked.Store(minutes(now))
+		w.proved.Store(-1)
 		return w
 	})
 	if !loaded {
@@ -236,7 +239,7 @@ func (e *Engine) claim(w *watched, r *Rule, line tlspolicy.Line, h *mailHosts) c
 	if len(c.demands) > 0 && h.unbound == "" {
 		c.standing = h.complete(e.reach.Standing(c.demands))
 		c.seen = seen(&c.standing)
-		c.proved = w.proved.Load() >= c.standing.FirstNegative.UnixNano()
+		c.proved = w.proved.Load() >= int64(c.standing.FirstNegative.Sub(e.born))
 	}
 	return c
 }

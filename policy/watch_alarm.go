@@ -23,6 +23,19 @@ func (e *Engine) tellAlarms(w *watched, active []claim) {
 	e.tellCertificates(w, active)
 }
 
+// reviewAlarms has those looked at anew that stand about destinations: other rules hold.
+func (e *Engine) reviewAlarms() {
+	now := time.Now()
+	for _, kind := range []AlarmKind{AlarmTLSLost, AlarmCertificate} {
+		for _, key := range e.alarms.subjects(kind) {
+			if w := e.watch.all.GetString(key); w != nil {
+				e.wake(w, now)
+			}
+		}
+	}
+	e.unsuspect(now)
+}
+
 func (e *Engine) clearAlarms(w *watched) {
 	e.suspect(w.key, nil)
 	e.alarms.clear(AlarmTLSLost, w.key)

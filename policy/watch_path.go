@@ -73,7 +73,7 @@ func (e *Engine) provePath(ctx context.Context, w *watched, p *plan, active []cl
 		proved = (!c.needsProof(now) || e.prove(ctx, w, p, &c)) && proved
 	}
 	if proved {
-		w.proved.Store(time.Now().UnixNano())
+		w.proved.Store(int64(time.Since(e.born)))
 	}
 	return true
 }

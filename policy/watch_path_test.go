@@ -188,6 +188,18 @@ func TestAlarmTLSLost(t *testing.T) {
 		m.show("mx.bad.test", ReachPositive)
 		time.Sleep(15 * time.Minute)
 		w.wantAlarms(AlarmTLSLost, 0)
+		// A rule that is gone takes its alarms along.
+		m.show("mx.bad.test", ReachNegative)
+		m.forget()
+		for range 2 {
+			time.Sleep(7 * time.Hour)
+			w.rcpt("bad.test")
+		}
+		time.Sleep(time.Minute)
+		w.wantAlarms(AlarmTLSLost, 2) // the host was one of two.test's as well
+		w.engine.Configure(Settings{STS: ModeOff, DANE: ModeOff}, Postfix{})
+		time.Sleep(time.Second)
+		w.wantAlarms(AlarmTLSLost, 0)
 	})
 }
 

@@ -37,6 +37,15 @@ func (m *mailWorld) show(host string, v ReachVerdict) {
 	m.shows[host] = v
 }
 
+// forget has every host asked anew by the next probe.
+func (m *mailWorld) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.known {
+		s.fresh = time.Time{}
+	}
+}
+
 // asked returns the hosts probed since the last call.
 func (m *mailWorld) asked() []string {
 	m.mu.Lock()
