@@ -22,6 +22,9 @@ const (
 	proofAhead = 15 * time.Minute
 	// proofAgain is the least time between two attempts that found none.
 	proofAgain = 2 * time.Minute
+	// suspectAfter is how long a destination is negative without a proof before that
+	// is an alarm: partners that are asked for the first time, together, are seen in it.
+	suspectAfter = 15 * time.Second
 	// maxProofs are tried, one after the other until one is good.
 	maxProofs = 4
 )
@@ -155,7 +158,7 @@ func (e *Engine) witnesses(ctx context.Context, w *watched, p *plan, not []Deman
 
 // suspect notes whether a destination is negative without a proof, and begins or ends
 // the alarms about our own path: one, however many destinations there are, and not
-// before a second attempt at a proof.
+// before others had time to be seen.
 func (e *Engine) suspect(key string, active []claim) {
 	path, now := &e.watch.path, time.Now()
 	suspected, s := false, suspect{since: now}
@@ -199,7 +202,7 @@ func (path *ownPath) tell(a *alarms, now time.Time) {
 		if s.stripped != "" {
 			alike, box = append(alike, key), s.stripped
 		}
-		if now.Sub(s.since) >= proofAgain {
+		if now.Sub(s.since) >= suspectAfter {
 			lasting = append(lasting, key)
 		}
 	}

@@ -106,6 +106,8 @@ func TestOwnPath_NoOther(t *testing.T) {
 			t.Errorf("%+v", v)
 		}
 		w.wantAlarms(AlarmPath, 0) // there was hardly time to see anybody
+		time.Sleep(20 * time.Second)
+		w.wantAlarms(AlarmPath, 1)
 		time.Sleep(10 * time.Minute)
 		w.wantAlarms(AlarmPath, 1)
 		w.rcpt("good.test")

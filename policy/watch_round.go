@@ -139,7 +139,11 @@ func (w *watched) next(active []claim, now time.Time) time.Time {
 				earliest(at, probeAgain)
 			}
 			if c.unproven(now) {
-				earliest(now.Add(proofAgain), proofAgain)
+				pause := proofAgain
+				if now.Sub(c.standing.FirstNegative) < suspectAfter { // whether it is an alarm
+					pause = suspectAfter
+				}
+				earliest(now.Add(pause), pause)
 			}
 		default:
 			unknown = true
