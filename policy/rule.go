@@ -185,7 +185,7 @@ func ParseRule(t RuleText, v tlspolicy.Version) (Rule, error) {
 
 func (r *Rule) setMatch(t RuleText, refuse func(*RuleError)) {
 	if len(t.Match) == 0 && len(t.Sender) == 0 {
-		refuse(&RuleError{Field: "match", What: "missing", Fix: `write for example match = ["example.com"]`})
+		refuse(&RuleError{Field: "match", What: "missing", Fix: `write for example match = ["example.com"], or sender = ["@example.com"] for all that these send`})
 	}
 	for i, text := range t.Match {
 		p, err := parsePattern(text)

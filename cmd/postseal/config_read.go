@@ -174,7 +174,11 @@ func (t *table) rule(v tlspolicy.Version, source string) (rule policy.Rule, ok b
 		return err
 	})
 	t.until(&text.Until)
-	t.text("unreachable", "a word", keep(&text.Unreachable))
+	t.text("unreachable", "a word", func(s string) error {
+		_, err := word("queue", "defer", "refuse")(s)
+		text.Unreachable = s
+		return err
+	})
 	if _, given := t.values["refuse_after"]; given {
 		text.RefuseAfter = new(time.Duration)
 	}

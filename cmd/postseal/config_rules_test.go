@@ -19,7 +19,7 @@ import (
 func TestCMB00_RuleErrorsNameTheirLine(t *testing.T) {
 	const before = "mode = 'monitor'\n[[rule]]\nmatch = ['a.example']\nlevel = 'encrypt'\n\n[[rule]]  # the second\n"
 	for _, tt := range []struct{ rule, want string }{
-		{"level = 'encrypt'", "postseal.toml:6: rule[1].match: missing"},
+		{"level = 'encrypt'", `postseal.toml:6: rule[1].match: missing; write for example match = ["example.com"], or sender = ["@example.com"] for all that these send`},
 		{"match = ['b.example']", "postseal.toml:6: rule[1].level: missing"},
 		{"match = ['b.example']\nlevel = 'may'", "postseal.toml:6: rule[1].reason: missing: may can weaken"},
 		{"match = ['b.example']\nlevel = 'may'\nreason = ''", "postseal.toml:9: rule[1].reason: missing: may can weaken"},
@@ -34,7 +34,8 @@ func TestCMB00_RuleErrorsNameTheirLine(t *testing.T) {
 		{"match = ['b.example']\nlevel = 'encrypt'\nuntil = 2027-02-30", "postseal.toml:9: impossible date"},
 		{"match = ['b.example']\nlevel = 'encrypt'\nreasn = 'r'", `postseal.toml:9: rule[1].reasn: unknown key; did you mean "reason"?`},
 		{"match = 'b.example'\nlevel = 'encrypt'", "postseal.toml:7: rule[1].match: want a list of destinations, in square brackets, not a string"},
-		{"match = ['b.example']\nlevel = 'encrypt'\nunreachable = 'reject'", `postseal.toml:9: rule[1].unreachable: "reject" is nothing that can be done with a recipient; write "queue", "defer" or "refuse"`},
+		{"match = ['b.example']\nlevel = 'encrypt'\nunreachable = 'reject'", `postseal.toml:9: rule[1].unreachable: "reject" is not allowed; write "queue", "defer" or "refuse"`},
+		{"match = ['b.example']\nlevel = 'encrypt'\nunreachable = ''", `postseal.toml:9: rule[1].unreachable: "" is not allowed; write "queue", "defer" or "refuse"`},
 		{"match = ['b.example']\nlevel = 'may'\nreason = 'r'\nunreachable = 'refuse'", "postseal.toml:10: rule[1].unreachable: refuse is for rules that demand TLS"},
 		{"match = ['b.example']\nlevel = 'encrypt'\nrefuse_after = '7d'", `postseal.toml:9: rule[1].refuse_after: "7d" is no duration`},
 		{"match = ['b.example']\nlevel = 'encrypt'\nrefuse_after = '169h'", "postseal.toml:9: rule[1].refuse_after: \"169h\" is out of bounds: from 0s to 604800s"},
