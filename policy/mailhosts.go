@@ -73,6 +73,13 @@ func wantsTLSA(l tlspolicy.Level) bool { return l == tlspolicy.Dane || l == tlsp
 // gather finds out where mail to a destination goes, through the evidence that
 // answers rest on. It takes as long as the DNS, up to ctx.
 func (e *Engine) gather(ctx context.Context, k Key, tlsa bool) *mailHosts {
+	h := e.exchangers(ctx, k)
+	e.locateHosts(ctx, h, tlsa)
+	return h
+}
+
+// exchangers are the mail hosts of a destination, of which no more is known.
+func (e *Engine) exchangers(ctx context.Context, k Key) *mailHosts {
 	h := &mailHosts{key: k, until: time.Now().Add(dane.MaxTTL)}
 	if k.Brackets || k.Literal {
 		h.mx = dane.Direct(k.Name)
@@ -80,10 +87,15 @@ func (e *Engine) gather(ctx context.Context, k Key, tlsa bool) *mailHosts {
 		h.mx, h.until = e.awaitMX(ctx, e.domain(k.Name))
 	}
 	h.hosts = make([]*dane.Host, len(h.mx.Hosts))
+	return h
+}
+
+// locateHosts finds out the addresses of mail hosts.
+func (e *Engine) locateHosts(ctx context.Context, h *mailHosts, tlsa bool) {
 	ends := make([]time.Time, len(h.hosts))
 	var all sync.WaitGroup
 	for i, x := range h.mx.Hosts {
-		all.Go(func() { h.hosts[i], ends[i] = e.awaitHost(ctx, x.Name, k.Port, tlsa) })
+		all.Go(func() { h.hosts[i], ends[i] = e.awaitHost(ctx, x.Name, h.key.Port, tlsa) })
 	}
 	all.Wait()
 	for _, end := range ends {
@@ -91,7 +103,6 @@ func (e *Engine) gather(ctx context.Context, k Key, tlsa bool) *mailHosts {
 			h.until = end
 		}
 	}
-	return h
 }
 
 // awaitMX waits until the mail exchangers of a domain are known.

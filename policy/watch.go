@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ const (
 	// MaxWatched bounds the destinations watched; the one that was not asked for
 	// longest goes.
 	MaxWatched = 10_000
+	maxTurns   = 2 * MaxWatched // in the queue, those of destinations that went among them
 	// watchLasts is how long a destination is watched after its last recipient.
 	watchLasts = 24 * time.Hour
 	// maxRounds bounds the destinations that are being looked at; connections are the
@@ -120,6 +122,9 @@ func (e *Engine) attend(key string, now time.Time) *watched {
 	})
 	if !loaded {
 		e.watch.schedule(w, now)
+		for _, evicted := range e.watch.tidy() {
+			e.unwatch(evicted)
+		}
 	}
 	return w
 }
@@ -306,6 +311,29 @@ func (w *watch) schedule(d *watched, at time.Time) bool {
 	default:
 	}
 	return true
+}
+
+// tidy takes out of a queue that has become too long what is no longer watched: in a
+// flood of new destinations they come faster than they have their turn.
+func (w *watch) tidy() (evicted []*watched) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.queue) <= maxTurns {
+		return nil
+	}
+	w.queue = slices.DeleteFunc(w.queue, func(t turn) bool {
+		switch {
+		case t.w.busy || !t.w.at.Equal(t.at):
+			return true // void
+		case w.all.GetString(t.w.key) == t.w:
+			return false
+		}
+		t.w.gone, t.w.at = true, time.Time{}
+		evicted = append(evicted, t.w)
+		return true
+	})
+	heap.Init(&w.queue)
+	return evicted
 }
 
 // take returns a destination that is due, or how long it is until the next one is;

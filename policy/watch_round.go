@@ -61,7 +61,12 @@ func (e *Engine) round(w *watched) time.Time {
 func (e *Engine) locate(ctx context.Context, w *watched, p *plan, k Key) {
 	before := w.hosts.Load()
 	routes := e.watch.routes.Load()
-	h := e.gather(ctx, k, p.watching&watchingTLSA != 0)
+	h := e.exchangers(ctx, k)
+	if h.routes = routes; !w.concerns(p, h, time.Now()) {
+		w.hosts.Store(h) // an mx: rule that is not for them: no more is asked
+		return
+	}
+	e.locateHosts(ctx, h, p.watching&watchingTLSA != 0)
 	switch now := time.Now(); {
 	case e.route == nil:
 	case before != nil && before.routes == routes && now.Sub(before.routed) < before.routeLasts():
@@ -73,7 +78,6 @@ func (e *Engine) locate(ctx context.Context, w *watched, p *plan, k Key) {
 			h.unbound = "rules do not bind: " + why
 		}
 	}
-	h.routes = routes
 	if e.route != nil {
 		if end := h.routed.Add(h.routeLasts()); end.Before(h.until) {
 			h.until = end
@@ -81,6 +85,13 @@ func (e *Engine) locate(ctx context.Context, w *watched, p *plan, k Key) {
 	}
 	w.hosts.Store(h)
 	w.again.Store(h.until.UnixNano())
+}
+
+// concerns tells whether a rule for whose sake hosts are probed is for a destination
+// with these mail hosts, or for a sender that met it.
+func (w *watched) concerns(p *plan, h *mailHosts, now time.Time) bool {
+	f := p.Rules.Find(h.subject(Key{Name: w.key, Port: 25}), now)
+	return f.Rule.watched() || f.Monitored.watched() || w.senderCounts(now)
 }
 
 // routeLasts is how long what Config.Route said is believed.

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -379,4 +380,51 @@ func TestRouteInDoubt(t *testing.T) {
 		time.Sleep(time.Second)
 		w.wantAction("bad.test", RecipientDefer)
 	})
+}
+
+// TestWatchConcerns: of a destination that an mx: rule turns out not to be for, nothing
+// is asked but its mail exchangers.
+func TestWatchConcerns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var routed []string
+		w, m := watchWorld(t, watchZone, func(c *Config) {
+			c.Route = func(_ context.Context, domain string) (string, string) {
+				routed = append(routed, domain)
+				return "", ""
+			}
+		}, unreachableRule(UnreachableDefer, 0, "mx:mx.bad.test"))
+		defer w.stop()
+		w.rcpt("good.test")
+		time.Sleep(time.Minute)
+		if asked := w.dns.Asked(); len(routed) > 0 || slices.ContainsFunc(asked, func(q string) bool { return strings.Contains(q, "mx.good.test") }) {
+			t.Errorf("asked %q, routes of %q", asked, routed)
+		}
+		m.show("mx.bad.test", ReachNegative)
+		w.rcpt("bad.test")
+		time.Sleep(time.Minute)
+		if got := m.asked(); !slices.Contains(got, "mx.bad.test") || !slices.Equal(routed, []string{"bad.test"}) {
+			t.Errorf("probed %q, routes of %q", got, routed)
+		}
+	})
+}
+
+// TestWatchTidy: a flood of destinations does not stay in the queue when the set of
+// those watched has let them go.
+func TestWatchTidy(t *testing.T) {
+	var w watch
+	w.init()
+	now := time.Now()
+	stays := &watched{key: "stays.test"}
+	w.all.LoadOrStore(stays.key, func() *watched { return stays })
+	w.schedule(stays, now.Add(time.Hour))
+	w.schedule(stays, now) // the first turn is void
+	for i := range maxTurns {
+		w.schedule(&watched{key: fmt.Sprintf("d%d.test", i)}, now.Add(time.Duration(i+1)))
+	}
+	if evicted := w.tidy(); len(evicted) != maxTurns || !evicted[0].gone || len(w.queue) != 1 {
+		t.Errorf("%d evicted, %d left", len(evicted), len(w.queue))
+	}
+	if d, _ := w.take(now); d != stays {
+		t.Errorf("due: %v", d)
+	}
 }
