@@ -2,6 +2,7 @@ package policy
 
 import (
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"

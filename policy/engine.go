@@ -175,8 +175,10 @@ func (e *Engine) Configure(s Settings, p Postfix) {
 	if s.Rules == nil {
 		s.Rules = noRules
 	}
-	e.replan(s, p)
-	e.reviewAlarms()
+	before := e.plan.Load()
+	if e.replan(s, p); before != nil && before.Rules != s.Rules {
+		e.reviewAlarms()
+	}
 }
 
 // SetPostfix replaces what is known of Postfix. Without a change it costs nothing.

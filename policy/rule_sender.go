@@ -3,6 +3,7 @@ package policy
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -191,6 +192,20 @@ func (rs *Rules) senderShadow(a senderAddress, r *Rule) int32 {
 		look("@." + parent)
 	}
 	return first
+}
+
+// sameSenders finds the rule for the same senders as one of other Rules, nil without one.
+func (rs *Rules) sameSenders(r *Rule) *Rule {
+	a, err := parseSender(r.Sender[0])
+	if err != nil {
+		return nil
+	}
+	for _, n := range rs.sender[a.key()] {
+		if slices.Equal(rs.rules[n].Sender, r.Sender) {
+			return &rs.rules[n]
+		}
+	}
+	return nil
 }
 
 // extension separates a user's name from what he adds to it. The delimiter is

@@ -188,6 +188,18 @@ func (w *watched) senderCounts(now time.Time) bool {
 	return w.sender.Load() != nil && now.Sub(time.Unix(int64(w.senderAsked.Load())*60, 0)) < watchLasts
 }
 
+// senderRule is the rule for senders that a destination is watched for, as it stands in a
+// plan; nil: there is none, or not any more.
+func (w *watched) senderRule(p *plan, now time.Time) *Rule {
+	if !w.senderCounts(now) {
+		return nil
+	}
+	if r := p.Rules.sameSenders(w.sender.Load()); r.watched() && !r.Expired(now) {
+		return r
+	}
+	return nil
+}
+
 func (s *summary) verdict(c *claim, r *Rule, now time.Time) RecipientVerdict {
 	if s.unbound != "" {
 		return RecipientVerdict{Rule: r, Doubt: s.unbound}
@@ -252,7 +264,7 @@ func (e *Engine) claim(w *watched, r *Rule, line tlspolicy.Line, h *mailHosts) c
 // active lists what is to be probed, each claim with the rule that it is for.
 func (w *watched) active(s *summary, now time.Time) []claim {
 	list := append([]claim(nil), s.claims...)
-	if r := w.sender.Load(); w.senderCounts(now) && s.plan.watching&watchingSenders != 0 {
+	if r := w.senderRule(s.plan, now); r != nil {
 		c := s.sender
 		c.rule = r
 		list = append(list, c)

@@ -91,7 +91,7 @@ func (e *Engine) locate(ctx context.Context, w *watched, p *plan, k Key) {
 // with these mail hosts, or for a sender that met it.
 func (w *watched) concerns(p *plan, h *mailHosts, now time.Time) bool {
 	f := p.Rules.Find(h.subject(Key{Name: w.key, Port: 25}), now)
-	return f.Rule.watched() || f.Monitored.watched() || w.senderCounts(now)
+	return f.Rule.watched() || f.Monitored.watched() || w.senderRule(p, now) != nil
 }
 
 // routeLasts is how long what Config.Route said is believed.

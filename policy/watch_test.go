@@ -428,3 +428,61 @@ func TestWatchTidy(t *testing.T) {
 		t.Errorf("due: %v", d)
 	}
 }
+
+// TestWatchOfOtherRules: a destination that is watched for a sender's sake is so for the
+// rule as it stands after a reload, and for none that is gone.
+func TestWatchOfOtherRules(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		class := func(source string, senders ...string) Rule {
+			r := unreachableRule(UnreachableDefer, 0, source)
+			r.Match, r.Sender = nil, senders
+			return r
+		}
+		var seen observed
+		w, m := watchWorld(t, watchZone, func(c *Config) { c.Observer = &seen }, class("old.test", "@payroll.test"))
+		defer w.stop()
+		m.show("mx.bad.test", ReachNegative)
+		w.engine.Recipient([]byte("a@payroll.test"), []byte("bad.test"))
+		time.Sleep(time.Minute)
+		reload := func(rules ...Rule) []string {
+			rs, err := NewRules(rules)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.engine.Configure(Settings{Rules: rs, STS: ModeOff, DANE: ModeOff}, Postfix{})
+			time.Sleep(30 * time.Minute)
+			seen.mu.Lock()
+			defer seen.mu.Unlock()
+			told := slices.Compact(seen.told)
+			seen.told = nil
+			return told
+		}
+		if got := reload(class("first.test", "@law.test"), class("new.test", "@payroll.test")); !slices.Contains(got, "reached bad.test test:new.test negative") {
+			t.Errorf("as it stands now: %q", got)
+		}
+		if got := reload(class("first.test", "@law.test")); len(got) > 0 {
+			t.Errorf("a rule that is gone: %q", got)
+		}
+		w.wantAlarms(AlarmPath, 0)
+	})
+}
+
+// TestAlarmOfARuleThatIsGone: a reload without the rule ends the alarms about its
+// destinations.
+func TestAlarmOfARuleThatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, m := watchWorld(t, watchZone, func(c *Config) {
+			c.Secured = func(string) time.Time { return time.Now().Add(-time.Hour) }
+		}, unreachableRule(UnreachableDefer, 0, "bad.test", "good.test"))
+		defer w.stop()
+		m.show("mx.bad.test", ReachNegative)
+		m.show("mx.good.test", ReachPositive)
+		w.rcpt("good.test")
+		w.rcpt("bad.test")
+		time.Sleep(time.Minute)
+		w.wantAlarms(AlarmTLSLost, 1)
+		w.engine.Configure(Settings{STS: ModeOff, DANE: ModeOff}, Postfix{})
+		time.Sleep(time.Second)
+		w.wantAlarms(AlarmTLSLost, 0)
+	})
+}
