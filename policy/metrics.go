@@ -56,6 +56,12 @@ func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
 		return m
 	}
 	r.MustRegister(m.answers, m.would, senders, m.latency, m.failures, m.fetches, m.mismatches, m.testingWouldFail, m.unknownMap, m.outboundBlocked, m.alarms)
+	registerHeld(r, e)
+	return m
+}
+
+// registerHeld registers what is known of the engine's memory when it is asked.
+func registerHeld(r prometheus.Registerer, e *Engine) {
 	count := func(name, help string, labels prometheus.Labels, f func() float64) {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, f))
 	}
@@ -83,7 +89,6 @@ func newMetrics(r prometheus.Registerer, e *Engine) *metrics {
 		}
 		return 0
 	})
-	return m
 }
 
 func (m *metrics) answered(d Decision) prometheus.Counter {

@@ -244,7 +244,7 @@ func (c *Config) ruleMap(r *reading, v tlspolicy.Version) ([]policy.Rule, error)
 func (c *Config) warnings(now time.Time) []warning {
 	var list []warning
 	for _, r := range c.Rules.Expired(now) {
-		list = append(list, warning{r.Source, fmt.Sprintf("the rule for %s ended on %s and is ignored", matchText(r), lastDay(r))})
+		list = append(list, warning{r.Source, fmt.Sprintf("the rule for %s ended on %s and is ignored", matchText(r), lastDay(r.Until))})
 	}
 	for _, w := range c.Rules.Warnings() {
 		list = append(list, warning{w.Source, w.Text})
@@ -259,11 +259,9 @@ func (c *Config) warnings(now time.Time) []warning {
 	return append(list, c.mailWarnings()...)
 }
 
-// lastDay is the day that until names.
-func lastDay(r *policy.Rule) string {
-	// Until is the midnight after it, or an hour later where there was none.
-	return r.Until.Add(-2 * time.Hour).Format(time.DateOnly)
-}
+// lastDay is the day that until names in a rule whose Until that is: the midnight after
+// the day, or an hour later where there was none.
+func lastDay(until time.Time) string { return until.Add(-2 * time.Hour).Format(time.DateOnly) }
 
 // matchText names what a rule is for, in a few words.
 func matchText(r *policy.Rule) string {

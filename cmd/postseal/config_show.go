@@ -128,7 +128,7 @@ func (w *tomlWriter) rule(r *policy.Rule) {
 		w.text("reason", r.Reason)
 	}
 	if !r.Until.IsZero() {
-		fmt.Fprintf(w, "until = %s\n", lastDay(r))
+		fmt.Fprintf(w, "until = %s\n", lastDay(r.Until))
 	}
 	if r.Monitor {
 		w.text("mode", "monitor")

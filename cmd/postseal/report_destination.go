@@ -74,7 +74,7 @@ func (rs *enforcedRules) stand(e *ledger.Entry, r *policy.Rule) (enforcedState, 
 	case r == nil:
 		return stateNoRule, "no rule of the configuration demands TLS of it now"
 	case r.Expired(rs.now):
-		return stateExpired, "the rule ended with " + r.Until.Add(-time.Second).Format(time.DateOnly)
+		return stateExpired, "the rule ended with " + lastDay(r.Until)
 	case e.Inert != "":
 		return stateInert, "the rule does not bind: " + e.Inert
 	case rs.mode(r) == policy.ModeMonitor:

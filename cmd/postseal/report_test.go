@@ -237,3 +237,16 @@ func TestCell(t *testing.T) {
 		}
 	}
 }
+
+// TestReportLastDay: where clocks went forward at midnight a rule ended an hour later, and
+// its last day is still the day before.
+func TestReportLastDay(t *testing.T) {
+	zone := time.FixedZone("forward", 2*60*60)
+	for _, hour := range []int{0, 1} {
+		until := time.Date(2027, 4, 1, hour, 0, 0, 0, zone)
+		rs := &enforcedRules{now: until.Add(time.Minute)}
+		if state, why := rs.stand(&ledger.Entry{}, &policy.Rule{Until: until}); state != stateExpired || why != "the rule ended with 2027-03-31" {
+			t.Errorf("%s: %s, %q", until, state, why)
+		}
+	}
+}

@@ -134,7 +134,7 @@ func (p *page) otherRules(rules []enforcedRule, now time.Time) {
 		case r.State == ruleQuiet:
 			state = "no mail to it in this time, the last " + ago(r.LastAsked, now)
 		case r.State == ruleExpired:
-			state = "expired with " + r.Until.Add(-time.Second).Format(time.DateOnly) + " and ignored"
+			state = "expired with " + lastDay(*r.Until) + " and ignored"
 		case r.State == ruleInert:
 			state = "INERT: " + r.Why
 		case r.State == ruleSenders:
