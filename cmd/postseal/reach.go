@@ -53,7 +53,7 @@ type client struct {
 
 func newMailReach(c ReachConfig, logger *slog.Logger) *mailReach {
 	r := &mailReach{turns: reach.NewTurns(c.Connections), pace: rate.NewLimiter(probesPerSecond, probeBurst), log: logger}
-	r.memory = &reach.Memory{Prober: r.paced()}
+	r.memory = &reach.Memory{Prober: r.paced(), Size: 4 * policy.MaxWatched} // several addresses each
 	r.configure(c, nil)
 	return r
 }

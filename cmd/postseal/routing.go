@@ -123,10 +123,24 @@ func (r *routing) Unbound(ctx context.Context, destination string) (unbound, dou
 		return "", ""
 	case err != nil:
 		return "", "where Postfix hands the mail cannot be seen: " + err.Error()
-	case route.Doubt != "":
-		return "", "Postfix may deliver to other hosts: " + route.Doubt
+	case route.Obstacle != "":
+		return route.Obstacle, ""
 	}
-	return route.Obstacle, ""
+	if doubt = r.otherHosts(route); doubt != "" {
+		doubt = "Postfix may deliver to other hosts: " + doubt
+	}
+	return "", doubt
+}
+
+// otherHosts names the setting by which mail on a route may go to other hosts than those
+// that are probed, empty without one. What a sender's own relay takes is not known here.
+func (r *routing) otherHosts(route conf.Route) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if route.Doubt == "" && len(r.senders) > 0 {
+		return r.senders[0]
+	}
+	return route.Doubt
 }
 
 // noPostfix is the error where no Postfix that asks us can be seen.
@@ -253,11 +267,12 @@ func (r *routing) examine(ctx context.Context, rules *policy.Rules) findings {
 		}
 		for _, a := range chunk {
 			route := routes[a.domain]
-			if route.Doubt != "" && mayRefuse(a.rule) && !slices.Contains(f.doubts, route.Doubt) {
-				f.doubts = append(f.doubts, route.Doubt)
-			}
-			if route.Obstacle == "" {
-				continue // it binds, or is unknown
+			if route.Obstacle == "" { // it binds, or is unknown
+				doubt := r.otherHosts(route)
+				if doubt != "" && mayRefuse(a.rule) && !slices.Contains(f.doubts, doubt) {
+					f.doubts = append(f.doubts, doubt)
+				}
+				continue
 			}
 			instead, same := governs(rules, route.Keys(), a.rule, now)
 			if same {
@@ -352,7 +367,7 @@ func (r *routing) tell(f findings) {
 		say(warn, "unknown", "whether recipient rules bind cannot be seen, so that nobody is refused or deferred because of them: "+f.unknown.Error())
 	}
 	for _, doubt := range f.doubts {
-		say(warn, doubt, "Postfix may deliver to other hosts than those that are probed, so that nobody is refused or deferred because of recipient rules: "+doubt)
+		say(warn, "doubt "+doubt, "Postfix may deliver to other hosts than those that are probed, so that nobody is refused or deferred because of recipient rules: "+doubt)
 	}
 	for _, setting := range f.senders {
 		say(warn, setting, "recipient rules do not bind for senders that have a relay of their own: "+setting)
@@ -388,9 +403,12 @@ func (r *routing) warnings(ctx context.Context, x policy.Explanation) []string {
 	switch {
 	case err != nil && (r.refuses(x.Rule) || errors.Is(err, conf.ErrUnreadable)):
 		return []string{fmt.Sprintf("whether Postfix asks for %s cannot be seen: %v", k.Name, err)}
-	case err == nil && route.Doubt != "" && r.refuses(x.Rule):
-		return []string{"no recipient is refused or deferred because of the rule: Postfix may deliver to other hosts than those that are probed: " + route.Doubt}
-	case err != nil || route.Obstacle == "":
+	case err != nil:
+		return nil
+	case route.Obstacle == "":
+		if doubt := r.otherHosts(route); doubt != "" && r.refuses(x.Rule) {
+			return []string{"no recipient is refused or deferred because of the rule: Postfix may deliver to other hosts than those that are probed: " + doubt}
+		}
 		return nil
 	}
 	rule := ""

@@ -206,6 +206,13 @@ func TestPFX21_RoutesUnknown(t *testing.T) {
 	if f := r.examine(t.Context(), rules); len(f.doubts) > 0 || f.inert != 0 {
 		t.Errorf("fallback, nobody is refused: %+v", f)
 	}
+	r.take(routed("sender_dependent_relayhost_maps", "hash:/s"))
+	if why, doubt := r.Unbound(t.Context(), "partner.example"); why != "" || !strings.HasSuffix(doubt, "sender_dependent_relayhost_maps = hash:/s") {
+		t.Errorf("a relay by sender: %q, %q", why, doubt)
+	}
+	if f := r.examine(t.Context(), refusing); !slices.Equal(f.doubts, []string{"sender_dependent_relayhost_maps = hash:/s"}) {
+		t.Errorf("a relay by sender: %+v", f)
+	}
 }
 
 // gathered is the value of a gauge without labels.
