@@ -2,7 +2,6 @@ package policy
 
 import (
 	"log/slog"
-	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
