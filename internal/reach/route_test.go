@@ -56,7 +56,7 @@ func TestNoRoute(t *testing.T) {
 func TestRouteElsewhere(t *testing.T) {
 	here := netip.MustParseAddrPort("127.0.0.1:25")
 	foreign := netip.MustParseAddr("192.0.2.77") // RFC 5737: no machine has it
-	p := &Prober{HeloName: "client.test", LocalAddr4: foreign}
+	p := &Prober{HeloName: "client.test", LocalAddr4: foreign, Timeouts: Timeouts{Connect: time.Second}}
 	r := p.Probe(t.Context(), target(here, Encrypt))
 	if len(r.Attempts) != 1 || r.Attempts[0].NoRoute {
 		t.Errorf("connected from %s: %+v", foreign, r.Attempts)
