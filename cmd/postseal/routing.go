@@ -41,7 +41,7 @@ type routing struct {
 }
 
 func newRouting(d *daemon) *routing {
-	r := &routing{d: d, changed: make(chan struct{}, 1), why: errors.New("Postfix's configuration has not been read"), told: map[string]string{}}
+	r := &routing{d: d, changed: make(chan struct{}, 1), why: errors.New("the configuration of Postfix has not been read"), told: map[string]string{}}
 	if d.registry != nil {
 		d.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "postseal_rules_inert",
 			Help: "Rules for recipients that do not bind, because Postfix hands the mail to another host."}, func() float64 {
