@@ -86,6 +86,9 @@ type watched struct {
 	unknown  int       // without an outcome, in a row
 	secured  time.Time // what Config.Secured said
 	recalled bool      // it was asked
+	unproven time.Time // when nobody was found who would clear our own path; zero: somebody was
+	hopes    uint64    // of the path, then
+	lenient  bool      // nobody who was asked then had lost TLS as well
 }
 
 func (w *watched) lastAsked() int64 { return int64(w.asked.Load()) }
@@ -141,9 +144,6 @@ func (w *watched) recipient(e *Engine, p *plan, byDomain bool, bySender *Rule, n
 		e.wake(w, now)
 	}
 	s := w.current(e, p, now)
-	if s.unbound == doubtRoutes {
-		e.wake(w, now)
-	}
 	var v RecipientVerdict
 	if byDomain {
 		for i := range s.claims {
@@ -166,7 +166,10 @@ func (w *watched) current(e *Engine, p *plan, now time.Time) *summary {
 	case s.changes == e.watch.changes.Load():
 		return s
 	}
-	return w.sum(e, p, now)
+	if s = w.sum(e, p, now); s.unbound == doubtRoutes {
+		e.wake(w, now) // by whomever it is asked for: no recipient may come for long
+	}
+	return s
 }
 
 // senderCalls notes that a sender's rule met the destination. The first time is a

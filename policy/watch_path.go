@@ -31,11 +31,11 @@ const (
 
 // ownPath is what is known of it.
 type ownPath struct {
-	proving sync.Mutex // held by the one who looks for a proof
+	proving    sync.Mutex // held by the one who looks for a proof
+	referenced time.Time  // when the references were last asked, in vain; under proving
 
 	mu       sync.Mutex
-	failed   time.Time // when nobody was found to be good; zero: there may be somebody
-	hopes    uint64    // how often somebody turned out to be good
+	hopes    uint64 // how often somebody turned out to be good
 	suspects map[string]suspect
 }
 
@@ -90,38 +90,51 @@ func (e *Engine) prove(ctx context.Context, w *watched, p *plan, c *claim) bool 
 	if !s.OtherPositive.Before(s.FirstNegative) && age(s.OtherPositive, time.Now()) < positiveLasts-proofAhead {
 		return true
 	}
-	failed, hopes := path.lastFailed()
-	if !failed.IsZero() && time.Since(failed) < proofAgain {
-		return false
+	// Who may be a witness depends on who asks: it must be somebody else.
+	hopes := path.hoped()
+	if hopes == w.hopes && !w.unproven.IsZero() && time.Since(w.unproven) < proofAgain {
+		return w.lenient && age(s.OtherPositive, time.Now()) <= positiveLasts
 	}
+	w.hopes, w.unproven = hopes, time.Time{}
 	lost := false
-	for _, d := range e.witnesses(ctx, w, p, c.demands) {
+	list := e.witnesses(w, p, c.demands)
+	if len(list) == 0 && time.Since(path.referenced) >= proofAgain {
+		if list = e.references(ctx, p, c.demands); len(list) > 0 {
+			path.referenced = time.Now()
+		}
+	}
+	for _, d := range list {
 		switch e.reach.Probe(ctx, []Demand{d}, true).Verdict {
 		case ReachPositive:
+			path.referenced = time.Time{}
 			e.watch.changes.Add(1)
 			return true
 		case ReachNegative:
 			lost = true // it had TLS, and has lost it as well
 		}
 	}
-	path.fails(hopes)
 	e.watch.changes.Add(1)
-	return !lost && !s.OtherPositive.IsZero() && age(s.OtherPositive, time.Now()) <= positiveLasts
+	// Without an answer from anybody, what was good within the hour counts.
+	w.unproven, w.lenient = time.Now(), !lost && !s.OtherPositive.IsZero()
+	return w.lenient && age(s.OtherPositive, time.Now()) <= positiveLasts
 }
 
-// witnesses are hosts that were seen with TLS and are none of these: of watched
-// destinations, the latest first, and where there are none, of the references.
-func (e *Engine) witnesses(ctx context.Context, w *watched, p *plan, not []Demand) []Demand {
+// witnesses are hosts of other watched destinations that were seen with TLS and are
+// none of these, the latest first.
+func (e *Engine) witnesses(w *watched, p *plan, not []Demand) []Demand {
 	type witness struct {
 		Demand
 		at time.Time
 	}
 	var list []witness
 	e.watch.all.Range(func(_ string, o *watched) bool {
-		s := o.current(e, p, time.Now())
-		if o == w || s.unbound != "" {
+		if o == w {
 			return true
 		}
+		// Rules that do not bind have nobody probed, so they have no standing. While it is
+		// only being found out anew whether they do, a host that was good a moment ago is as
+		// good a witness as before; its own round may come hours later.
+		s := o.current(e, p, time.Now())
 		for _, c := range append(slices.Clone(s.claims), s.sender) {
 			for i, d := range c.demands {
 				if i < len(c.standing.Hosts) && c.standing.Hosts[i].Verdict == ReachPositive && c.standing.Hosts[i].Version != "" && !d.shares(not) {
@@ -133,22 +146,22 @@ func (e *Engine) witnesses(ctx context.Context, w *watched, p *plan, not []Deman
 	})
 	slices.SortFunc(list, func(a, b witness) int { return b.at.Compare(a.at) })
 	var found []Demand
-	add := func(d Demand) {
-		if len(d.Addresses) > 0 && len(found) < maxProofs && !d.shares(found) {
-			found = append(found, d)
+	for _, x := range list {
+		if len(found) < maxProofs && !x.shares(found) {
+			found = append(found, x.Demand)
 		}
 	}
-	for _, x := range list {
-		add(x.Demand)
-	}
-	if len(found) > 0 {
-		return found
-	}
+	return found
+}
+
+// references are mail hosts of the domains that the operator names for the purpose.
+func (e *Engine) references(ctx context.Context, p *plan, not []Demand) []Demand {
+	var found []Demand
 	for _, name := range p.References[:min(len(p.References), MaxReferences)] {
 		if k, err := ParseKey(name); err == nil && len(found) < maxProofs {
 			for _, d := range e.gather(ctx, k, false).demands(tlspolicy.Line{Level: tlspolicy.Encrypt}) {
-				if !d.shares(not) {
-					add(d)
+				if len(d.Addresses) > 0 && len(found) < maxProofs && !d.shares(not) && !d.shares(found) {
+					found = append(found, d)
 				}
 			}
 		}
@@ -228,20 +241,11 @@ const (
 	pathStrips   = "own path strips STARTTLS"
 )
 
-// fails notes that nobody was found, unless somebody has turned out to be good since
-// hopes were read.
-func (path *ownPath) fails(hopes uint64) {
+// hoped is how often somebody turned out to be good.
+func (path *ownPath) hoped() uint64 {
 	path.mu.Lock()
 	defer path.mu.Unlock()
-	if path.hopes == hopes {
-		path.failed = time.Now()
-	}
-}
-
-func (path *ownPath) lastFailed() (at time.Time, hopes uint64) {
-	path.mu.Lock()
-	defer path.mu.Unlock()
-	return path.failed, path.hopes
+	return path.hopes
 }
 
 // unsuspect has those without a proof looked at again, when somebody is good who may
@@ -249,7 +253,7 @@ func (path *ownPath) lastFailed() (at time.Time, hopes uint64) {
 func (e *Engine) unsuspect(now time.Time) {
 	path := &e.watch.path
 	path.mu.Lock()
-	path.failed, path.hopes = time.Time{}, path.hopes+1
+	path.hopes++
 	keys := slices.Collect(maps.Keys(path.suspects))
 	path.mu.Unlock()
 	for _, key := range keys {

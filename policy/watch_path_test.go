@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"slices"
 	"strings"
@@ -308,4 +309,49 @@ func (o *observed) Reached(destination string, r *Rule, s Standing) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.told = append(o.told, "reached "+destination+" "+r.Source+" "+s.Verdict.String())
+}
+
+// TestOwnPath_WitnessWhileRoutesChange: that routes are being found out anew takes no
+// witness away, although nobody asks for its destination.
+func TestOwnPath_WitnessWhileRoutesChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, m := watchWorld(t, watchZone, func(c *Config) {
+			c.Route = func(context.Context, string) (unbound, doubt string) { return "", "" }
+		}, unreachableRule(UnreachableDefer, 0, "good.test", "bad.test"))
+		defer w.stop()
+		m.show("mx.good.test", ReachPositive)
+		m.show("mx.bad.test", ReachNegative)
+		w.rcpt("good.test")
+		time.Sleep(time.Second)
+		w.engine.Rerouted()
+		time.Sleep(time.Second)
+		w.rcpt("bad.test")
+		time.Sleep(time.Second)
+		w.wantAction("bad.test", RecipientDefer)
+	})
+}
+
+// TestOwnPath_EachItsOwn: a destination that has no witness of its own, because it shares
+// the only good host, keeps no other one from having it.
+func TestOwnPath_EachItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared := strings.Replace(watchZone, "mx2.two.test 3600 A 192.0.2.3", "mx2.two.test 3600 A 192.0.2.1", 1)
+		w, m := watchWorld(t, strings.ReplaceAll(shared, "two.test 3600 MX 10 mx.bad.test\n", ""), nil,
+			unreachableRule(UnreachableDefer, 0, "good.test", "bad.test", "two.test"))
+		defer w.stop()
+		m.show("mx.good.test", ReachUnknown)
+		m.show("mx.bad.test", ReachNegative)
+		m.show("mx2.two.test", ReachNegative) // at the address of mx.good.test
+		w.rcpt("two.test")
+		w.rcpt("good.test")
+		time.Sleep(time.Minute)
+		m.show("mx.good.test", ReachPositive)
+		time.Sleep(10 * time.Minute)
+		for range 20 {
+			w.rcpt("bad.test")
+			time.Sleep(time.Second)
+		}
+		w.wantAction("bad.test", RecipientDefer)
+		w.wantAction("two.test", RecipientPass)
+	})
 }
