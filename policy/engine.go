@@ -76,6 +76,9 @@ type Config struct {
 	// Secured returns when the mail hosts of a destination were last seen to offer
 	// what a rule demands, before this process began; zero: never. Nil: not known.
 	Secured func(destination string) time.Time
+	// Witnesses names destinations whose mail hosts were seen with TLS in the last day,
+	// before this process began, the latest first. Nil: none is known.
+	Witnesses func() []string
 	// Observer is told about destinations under rules; nil: nobody.
 	Observer Observer
 }
@@ -117,6 +120,7 @@ type Engine struct {
 	reach     Reach
 	route     func(context.Context, string) (unbound, doubt string)
 	secured   func(string) time.Time
+	recalled  func() []string // Config.Witnesses
 	observer  Observer
 	watch     watch
 	armed     armed
@@ -140,7 +144,7 @@ func New(c Config) (*Engine, error) {
 	}
 	e := &Engine{
 		resolver: c.Resolver, fetch: c.Fetch, store: c.Store, log: c.Logger,
-		reach: c.Reach, route: c.Route, secured: c.Secured, observer: c.Observer,
+		reach: c.Reach, route: c.Route, secured: c.Secured, recalled: c.Witnesses, observer: c.Observer,
 		fetches: semaphore.NewWeighted(maxFetches), refreshes: semaphore.NewWeighted(maxRefreshes),
 		loaded: make(chan struct{}), born: time.Now(), unknown: rate.Sometimes{Interval: unknownEvery}, invalid: rate.Sometimes{Interval: unknownEvery},
 	}

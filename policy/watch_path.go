@@ -99,7 +99,7 @@ func (e *Engine) prove(ctx context.Context, w *watched, p *plan, c *claim) bool 
 	lost := false
 	list := e.witnesses(w, p, c.demands)
 	if len(list) == 0 && time.Since(path.referenced) >= proofAgain {
-		if list = e.references(ctx, p, c.demands); len(list) > 0 {
+		if list = e.references(ctx, w, p, c.demands); len(list) > 0 {
 			path.referenced = time.Now()
 		}
 	}
@@ -154,10 +154,11 @@ func (e *Engine) witnesses(w *watched, p *plan, not []Demand) []Demand {
 	return found
 }
 
-// references are mail hosts of the domains that the operator names for the purpose.
-func (e *Engine) references(ctx context.Context, p *plan, not []Demand) []Demand {
+// references are mail hosts of destinations that are remembered with TLS, and of the
+// domains that the operator names for the purpose.
+func (e *Engine) references(ctx context.Context, w *watched, p *plan, not []Demand) []Demand {
 	var found []Demand
-	for _, name := range p.References[:min(len(p.References), MaxReferences)] {
+	for _, name := range append(e.rememberedWitnesses(w, p), p.References[:min(len(p.References), MaxReferences)]...) {
 		if k, err := ParseKey(name); err == nil && len(found) < maxProofs {
 			for _, d := range e.gather(ctx, k, false).demands(tlspolicy.Line{Level: tlspolicy.Encrypt}) {
 				if len(d.Addresses) > 0 && len(found) < maxProofs && !d.shares(not) && !d.shares(found) {
@@ -167,6 +168,21 @@ func (e *Engine) references(ctx context.Context, p *plan, not []Demand) []Demand
 		}
 	}
 	return found
+}
+
+// rememberedWitnesses are destinations that offered TLS before this process began and
+// for whose rules hosts are still probed: after a restart a partner need not wait for
+// mail to another one.
+func (e *Engine) rememberedWitnesses(w *watched, p *plan) (names []string) {
+	if e.recalled == nil {
+		return nil
+	}
+	for _, name := range e.recalled() {
+		if name != w.key && len(names) < maxProofs && p.mayWatch(name, time.Now()) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // suspect notes whether a destination is negative without a proof, and begins or ends
@@ -195,6 +211,12 @@ func (e *Engine) suspect(key string, active []claim) {
 		path.suspects[key] = s
 	}
 	path.tell(&e.alarms, now)
+}
+
+func (path *ownPath) suspectedSince(key string) time.Time {
+	path.mu.Lock()
+	defer path.mu.Unlock()
+	return path.suspects[key].since
 }
 
 // stripped names what seems to strip STARTTLS on the way to a destination.

@@ -107,7 +107,7 @@ func TestOwnPath_NoOther(t *testing.T) {
 			t.Errorf("%+v", v)
 		}
 		w.wantAlarms(AlarmPath, 0) // there was hardly time to see anybody
-		time.Sleep(20 * time.Second)
+		time.Sleep(suspectAfter)
 		w.wantAlarms(AlarmPath, 1)
 		time.Sleep(10 * time.Minute)
 		w.wantAlarms(AlarmPath, 1)
@@ -156,6 +156,36 @@ func TestOwnPath_Reference(t *testing.T) {
 			t.Errorf("the reference was asked %d times in 200 minutes", count)
 		}
 	})
+}
+
+// TestOwnPath_Remembered: after a restart those that offered TLS before it are asked for
+// a proof, as long as a rule has them probed, and before the references.
+func TestOwnPath_Remembered(t *testing.T) {
+	for _, tt := range []struct {
+		remembered string
+		shows      ReachVerdict
+		want       RecipientAction
+	}{
+		{"good.test", ReachPositive, RecipientDefer},
+		{"good.test", ReachNegative, RecipientPass},
+		{"two.test", ReachPositive, RecipientPass}, // nobody probes for its rule any more
+		{"bad.test", ReachPositive, RecipientPass}, // nobody is his own witness
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w, m := watchWorld(t, watchZone, func(c *Config) { c.Witnesses = func() []string { return []string{tt.remembered} } },
+				unreachableRule(UnreachableDefer, 0, "good.test", "bad.test"), unreachableRule(UnreachableQueue, 0, "two.test"))
+			defer w.stop()
+			m.show("mx.good.test", tt.shows)
+			m.show("mx2.two.test", ReachPositive)
+			m.show("mx.bad.test", ReachNegative)
+			w.rcpt("bad.test")
+			time.Sleep(10 * time.Second)
+			w.wantAction("bad.test", tt.want)
+			if got := m.asked(); slices.Contains(got, "mx2.two.test") {
+				t.Errorf("asked although its rule says queue: %v", got)
+			}
+		})
+	}
 }
 
 // TestAlarmTLSLost: a partner that loses TLS is told once, also when it had it before

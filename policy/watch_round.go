@@ -54,7 +54,7 @@ func (e *Engine) round(w *watched) time.Time {
 	if e.route != nil && w.hosts.Load().routes != e.watch.routes.Load() {
 		return time.Now() // no recipient may come for long
 	}
-	return w.next(active, time.Now())
+	return w.next(active, e.watch.path.suspectedSince(w.key), time.Now())
 }
 
 // locate finds out where mail to the destination goes.
@@ -125,9 +125,10 @@ func (e *Engine) unwatch(w *watched) {
 	}
 }
 
-// next is when a destination is due again: when results are no longer fresh, or when
-// a rule that refuses needs another one.
-func (w *watched) next(active []claim, now time.Time) time.Time {
+// next is when a destination is due again: when results are no longer fresh, when a
+// rule that refuses needs another one, or when it is an alarm that it has been
+// suspected, since then, to be without a proof.
+func (w *watched) next(active []claim, suspected, now time.Time) time.Time {
 	next, unknown := now.Add(freshPositive), false
 	// Results are shared: a look by another destination may keep them fresh for a
 	// while yet.
@@ -150,11 +151,11 @@ func (w *watched) next(active []claim, now time.Time) time.Time {
 				earliest(at, probeAgain)
 			}
 			if c.unproven(now) {
-				pause := proofAgain
-				if now.Sub(c.standing.FirstNegative) < suspectAfter { // whether it is an alarm
-					pause = suspectAfter
+				if alarm := suspected.Add(suspectAfter); now.Before(alarm) {
+					earliest(alarm, 0)
+				} else {
+					earliest(now.Add(proofAgain), proofAgain)
 				}
-				earliest(now.Add(pause), pause)
 			}
 		default:
 			unknown = true

@@ -94,7 +94,7 @@ func newDaemon(ctx context.Context, opts *globalOptions, logger *slog.Logger) (*
 	d.reach = newMailReach(cfg.Reach, logger)
 	d.engine, err = policy.New(policy.Config{
 		Resolver: d.resolver, Store: d.store, Logger: logger, Registerer: d.registry, Settings: engineSettings(cfg), Reach: d.reach,
-		Observer: d.book, Secured: d.book.secured,
+		Observer: d.book, Secured: d.book.secured, Witnesses: d.book.witnesses,
 		Fetch: func(ctx context.Context, domain string) (mtasts.Fetched, error) {
 			return d.fetcher.Load().Fetch(ctx, domain)
 		},

@@ -99,6 +99,14 @@ func (b *book) secured(destination string) time.Time {
 	return b.LastSecured(ctx, destination)
 }
 
+// witnesses is policy.Config.Witnesses. Of many the rules may still want only some.
+func (b *book) witnesses() []string {
+	const most = 100
+	ctx, cancel := context.WithTimeout(context.Background(), recallTimeout)
+	defer cancel()
+	return b.LatelySecured(ctx, time.Now().Add(-24*time.Hour), most)
+}
+
 // refused counts a recipient that a rule does not let pass.
 func (b *book) refused(destination string, a policy.RecipientAction) {
 	switch a {

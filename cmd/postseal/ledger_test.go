@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -116,6 +117,9 @@ func TestReportEnforced_DaemonAndFile(t *testing.T) {
 	}
 	if got := d.book.secured("partner.test"); got.IsZero() {
 		t.Error("nothing is known of when it was secured")
+	}
+	if got := d.book.witnesses(); !slices.Equal(got, []string{"partner.test"}) {
+		t.Errorf("witnesses of our own path: %q", got)
 	}
 	for _, format := range []string{"", "--csv"} {
 		out, err := typed(t, strings.Fields("report enforced --config "+config+" "+format)...)

@@ -108,6 +108,17 @@ func TestLedger_Life(t *testing.T) {
 		if got := l.LastSecured(t.Context(), "partner.test"); !got.Equal(good) {
 			t.Errorf("LastSecured %v, want %v", got, good)
 		}
+		l.Reached("second.test", contract, []ledger.Host{positive("mx3.test")}, time.Now())
+		time.Sleep(time.Minute)
+		for _, tt := range []struct {
+			since time.Time
+			most  int
+			want  string
+		}{{good.Add(-time.Hour), 9, "[second.test partner.test]"}, {good, 9, "[second.test]"}, {good.Add(-time.Hour), 1, "[second.test]"}, {time.Now(), 9, "[]"}} {
+			if got := fmt.Sprint(l.LatelySecured(t.Context(), tt.since, tt.most)); got != tt.want {
+				t.Errorf("LatelySecured %s, want %s", got, tt.want)
+			}
+		}
 		if got := entries(t, store, lost)[0].Changes; len(got) != 1 || len(got[0].What) != 2 || !strings.HasPrefix(got[0].What[0], "mx1.test: negative, TLS is required") {
 			t.Errorf("%+v", got)
 		}

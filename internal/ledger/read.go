@@ -1,8 +1,10 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -112,6 +114,27 @@ func (l *Ledger) LastSecured(ctx context.Context, destination string) time.Time 
 		}
 	}
 	return last
+}
+
+// LatelySecured names at most so many destinations that were seen since a time to
+// offer what a rule demands, the latest first, as far as it was written.
+func (l *Ledger) LatelySecured(ctx context.Context, since time.Time, most int) []string {
+	var b Book
+	last := map[string]time.Time{}
+	err := b.each(ctx, l.store, kindDestination, func(r cache.Record) error {
+		d, err := read[Destination](r)
+		if err == nil && d.Secured.After(since) {
+			last[d.Name] = latest(last[d.Name], d.Secured)
+		}
+		return err
+	})
+	if err != nil {
+		l.log.Debug("who offered TLS lately cannot be read", "error", err)
+	}
+	names := slices.SortedFunc(maps.Keys(last), func(a, b string) int {
+		return cmp.Or(last[b].Compare(last[a]), strings.Compare(a, b))
+	})
+	return names[:min(len(names), most)]
 }
 
 // Read reads everything, after what waits was written as far as it can be.
