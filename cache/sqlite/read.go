@@ -158,7 +158,7 @@ func (s *Store) readOnce(ctx context.Context, timeout time.Duration, query func(
 	}
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	forget := context.AfterFunc(d.life, cancel)
-	err = query(limited, d)
+	err = patiently(limited, func() error { return query(limited, d) })
 	forget()
 	cancel()
 	retired := d.life.Err() != nil

@@ -10,9 +10,37 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"time"
+
+	driver "modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/postseal/postseal/cache"
 )
+
+// Reading beside a daemon that is at work on its index can fail for a moment.
+const (
+	indexTries = 20
+	indexAgain = 50 * time.Millisecond
+)
+
+// patiently reads again while the index is just not to be had, though it is there and
+// the files are ours to read (sqlite3.c, walTryBeginRead and walBeginShmUnreliable).
+func patiently(ctx context.Context, read func() error) error {
+	for tries := 1; ; tries++ {
+		err := read()
+		e, ok := errors.AsType[*driver.Error](err)
+		if !ok || tries == indexTries || ctx.Err() != nil {
+			return err
+		}
+		switch e.Code() {
+		case sqlite3.SQLITE_READONLY_CANTINIT, sqlite3.SQLITE_READONLY_RECOVERY, sqlite3.SQLITE_BUSY_RECOVERY:
+			time.Sleep(indexAgain)
+		default:
+			return err
+		}
+	}
+}
 
 // openForReading opens a file that is there, and creates nothing beside it,
 // whatever is there of the three files of a database:
@@ -124,7 +152,11 @@ func OpenReadOnly(ctx context.Context, cfg Config) (*Store, error) {
 	} else if err != nil {
 		return nil, explain(path, err)
 	}
-	d, err := openForReading(ctx, path)
+	var d *database
+	err = patiently(ctx, func() (err error) {
+		d, err = openForReading(ctx, path)
+		return err
+	})
 	if err != nil {
 		return nil, explain(path, err)
 	}
