@@ -115,12 +115,21 @@ func (e *Engine) refreshAll(ctx context.Context) {
 	}
 }
 
-// refreshUnwaited starts a refresh that nobody waits for. The caller has acquired
+// refreshUnwaited starts a refresh that is due still, and that nobody waits for. The caller has acquired
 // one of refreshes; it is given back when the refresh ends.
 func (e *Engine) refreshUnwaited(d *domain) {
 	d.mu.Lock()
-	f := e.startRefresh(d)
+	var f *flight
+	// It may have been fetched for a mismatch while this one waited for its turn.
+	if d.sts.flight == nil && d.policy != nil && !time.Now().Before(d.policy.refreshAt) {
+		f = e.startRefresh(d)
+	}
 	d.mu.Unlock()
+	e.releaseAfter(f)
+}
+
+// releaseAfter gives one of refreshes back when a flight has ended; nil: there is none.
+func (e *Engine) releaseAfter(f *flight) {
 	if f == nil || !e.spawn(func() { <-f.done; e.refreshes.Release(1) }) {
 		e.refreshes.Release(1)
 	}
@@ -194,14 +203,14 @@ func (e *Engine) refresh(ctx context.Context, d *domain, f *flight) (stsOutcome,
 // nothing; when too many refreshes are under way already, the next answer tries again.
 func (e *Engine) expedite(d *domain, now time.Time) {
 	d.mu.Lock()
-	again := d.sts.flight == nil && d.policy.mayExpedite(now) && e.refreshes.TryAcquire(1)
-	if again {
-		d.policy.expedited = now
+	defer d.mu.Unlock()
+	if d.sts.flight != nil || !d.policy.mayExpedite(now) || !e.refreshes.TryAcquire(1) {
+		return
 	}
-	d.mu.Unlock()
-	if again {
-		e.refreshUnwaited(d)
-	}
+	d.policy.expedited = now
+	// Begun under the same lock: another fetch could come and fail in between, and this
+	// one would not heed the pause after it.
+	e.releaseAfter(e.startRefresh(d))
 }
 
 // mayExpedite: the policy was not fetched just now, nor expedited within ten
