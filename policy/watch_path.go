@@ -172,13 +172,13 @@ func (e *Engine) references(ctx context.Context, w *watched, p *plan, not []Dema
 
 // rememberedWitnesses are destinations that offered TLS before this process began and
 // for whose rules hosts are still probed: after a restart a partner need not wait for
-// mail to another one.
+// mail to another one. They leave room for what the operator names.
 func (e *Engine) rememberedWitnesses(w *watched, p *plan) (names []string) {
 	if e.recalled == nil {
 		return nil
 	}
 	for _, name := range e.recalled() {
-		if name != w.key && len(names) < maxProofs && p.mayWatch(name, time.Now()) {
+		if name != w.key && len(names) < maxProofs/2 && p.mayWatch(name, time.Now()) {
 			names = append(names, name)
 		}
 	}

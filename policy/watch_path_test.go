@@ -3,6 +3,7 @@ package policy
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -186,6 +187,27 @@ func TestOwnPath_Remembered(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOwnPath_RememberedSilent: those that are remembered and do not answer leave room
+// for the reference.
+func TestOwnPath_RememberedSilent(t *testing.T) {
+	zone, silent := watchZone, []string{"s1.test", "s2.test", "s3.test", "s4.test"}
+	for i, name := range silent {
+		zone += fmt.Sprintf("%[1]s 3600 MX 10 mx.%[1]s\nmx.%[1]s 3600 A 192.0.2.2%[2]d\nnodata mx.%[1]s 3600 AAAA\n", name, i)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w, m := watchWorld(t, zone, func(c *Config) {
+			c.Witnesses = func() []string { return silent }
+			c.Settings.References = []string{"reference.test"}
+		}, unreachableRule(UnreachableDefer, 0, append(silent, "bad.test")...))
+		defer w.stop()
+		m.show("mx.bad.test", ReachNegative)
+		m.show("mx.reference.test", ReachPositive)
+		w.rcpt("bad.test")
+		time.Sleep(10 * time.Second)
+		w.wantAction("bad.test", RecipientDefer)
+	})
 }
 
 // TestAlarmTLSLost: a partner that loses TLS is told once, also when it had it before
