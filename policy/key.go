@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -89,13 +90,16 @@ func ParseKey(text string) (Key, error) {
 	return k, nil
 }
 
+// services reads /etc/services itself, without a thread for each question.
+var services = net.Resolver{PreferGo: true}
+
 func (k *Key) setPort(text string) error {
 	k.HasPort = true
 	n, err := strconv.ParseUint(text, 10, 16)
 	if err != nil && text != "" && len(text) < 64 {
 		// A service name: Postfix asks getservbyname(3).
 		var p int
-		if p, err = net.LookupPort("tcp", strings.ToLower(text)); err == nil {
+		if p, err = services.LookupPort(context.Background(), "tcp", strings.ToLower(text)); err == nil {
 			n = uint64(p)
 		}
 	}
