@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/postseal/postseal/internal/postfix/tlspolicy"
 )
 
 // How old evidence may be for a recipient to be refused because of it.
@@ -94,6 +96,9 @@ func seen(s *Standing) string {
 		_, cause, numbered := strings.Cut(h.Cause, ":") // "num=62:hostname mismatch"
 		if !numbered || !strings.HasPrefix(h.Cause, "num=") {
 			cause = h.Cause
+		}
+		if h.Level == tlspolicy.Fingerprint.String() {
+			cause = "it is not the certificate that was agreed upon" // OpenSSL speaks of TLSA records there
 		}
 		text += ": " + cause
 	}

@@ -135,6 +135,7 @@ func TestAnotherAt(t *testing.T) {
 func TestSeen(t *testing.T) {
 	host := HostReach{Host: "mx.ex.test", Address: "192.0.2.1", Text: "TLS is required, but was not offered by host mx.ex.test[192.0.2.1]"}
 	bad := HostReach{Host: "mx.ex.test", Address: "192.0.2.1", Text: "Server certificate not verified", Cause: "num=62:hostname mismatch"}
+	other := HostReach{Host: "mx.ex.test", Address: "192.0.2.1", Level: "fingerprint", Text: "Server certificate not verified", Cause: "num=65:no matching DANE TLSA records"}
 	long := HostReach{Host: strings.Repeat("a", 63) + ".test", Text: strings.Repeat("\r\né", 200)}
 	for _, c := range []struct {
 		s    Standing
@@ -143,6 +144,7 @@ func TestSeen(t *testing.T) {
 		{Standing{Hosts: []HostReach{host}}, ""},
 		{Standing{Verdict: ReachNegative}, ""},
 		{Standing{Verdict: ReachNegative, Hosts: []HostReach{host}}, host.Text},
+		{Standing{Verdict: ReachNegative, Hosts: []HostReach{other}}, "mx.ex.test[192.0.2.1]: Server certificate not verified: it is not the certificate that was agreed upon"},
 		{Standing{Verdict: ReachNegative, Hosts: []HostReach{bad, host}}, "mx.ex.test[192.0.2.1]: Server certificate not verified: hostname mismatch (first of 2 mail hosts)"},
 	} {
 		if got := seen(&c.s); got != c.want {

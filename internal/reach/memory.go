@@ -43,7 +43,8 @@ type Memory struct {
 		Probe(ctx context.Context, t Target) Result
 	}
 	// KeepPositive, KeepNegative and KeepUnknown are how long results are fresh; 0
-	// means the default. Each result gets up to a tenth more or less.
+	// means the default. Unknown ones that follow each other are kept for twice as
+	// long each time, up to KeepNegative. Each result gets up to a tenth more or less.
 	KeepPositive, KeepNegative, KeepUnknown time.Duration
 	// Size is how many results are kept; 0 is DefaultSize.
 	Size int
@@ -64,6 +65,7 @@ type entry struct {
 	fresh    time.Time     // until then
 	since    time.Time     // of the first of a run of negative results
 	negative time.Time     // of its last
+	unknown  int           // results in a row
 	secured  time.Time     // of the last good one with TLS
 }
 
@@ -172,8 +174,12 @@ func (m *Memory) keep(e *entry, host string, a Attempt) {
 			m.disprove(host, a.Address)
 		}
 	default:
-		e.fresh = now.Add(spread(cmp.Or(m.KeepUnknown, DefaultKeepUnknown)))
+		longest := cmp.Or(m.KeepNegative, DefaultKeepNegative)
+		e.fresh = now.Add(spread(min(cmp.Or(m.KeepUnknown, DefaultKeepUnknown)<<min(e.unknown, 8), longest)))
+		e.unknown++
+		return
 	}
+	e.unknown = 0
 }
 
 // apart is how much later b is than a at most. The monotonic clock stands still while

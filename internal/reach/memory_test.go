@@ -84,6 +84,39 @@ func TestMemoryKeeps(t *testing.T) {
 	}
 }
 
+// TestMemoryUnknownInARow: a host that is down for long is asked less and less often.
+func TestMemoryUnknownInARow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, f := newMemory()
+		goal := mx("mx.test", "192.0.2.1")
+		hour := func() int {
+			before := f.count()
+			for range 60 {
+				m.Probe(t.Context(), goal)
+				time.Sleep(time.Minute)
+			}
+			return f.count() - before
+		}
+		// After 2, 4 and 8 minutes, then every 10, each with what jitter and a question
+		// once a minute add.
+		if n := hour(); n < 7 || n > 9 {
+			t.Errorf("asked %d times in the first hour", n)
+		}
+		if n := hour(); n < 5 || n > 7 {
+			t.Errorf("asked %d times in the second hour", n)
+		}
+		f.set("192.0.2.1", Positive)
+		m.Renew(t.Context(), goal)
+		f.set("192.0.2.1", Unknown)
+		m.Renew(t.Context(), goal)
+		before := f.count()
+		time.Sleep(DefaultKeepUnknown * 11 / 10)
+		if m.Probe(t.Context(), goal); f.count() != before+1 {
+			t.Error("the first unknown result after a good one is kept for longer")
+		}
+	})
+}
+
 func TestMemorySharesByHostAddressAndDemand(t *testing.T) {
 	m, f := newMemory()
 	for _, c := range []struct {
