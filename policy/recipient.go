@@ -38,8 +38,7 @@ type RecipientVerdict struct {
 //
 // The rule for the domain and the rule for the sender are judged each by itself; the
 // stronger verdict is returned.
-func (e *Engine) Recipient(sender, domain []byte) RecipientVerdict {
-	now := time.Now()
+func (e *Engine) Recipient(sender, domain []byte, now time.Time) RecipientVerdict {
 	var room [maxName]byte
 	if name := fold(&room, domain); name != nil {
 		if d := e.domains.Get(name); d != nil {

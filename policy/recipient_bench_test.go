@@ -39,8 +39,8 @@ func recipientEngine(tb testing.TB) (e *policy.Engine, stop func()) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	for begun := time.Now(); e.Recipient(nil, []byte("a.refused.example")).Action != policy.RecipientRefuse || e.Standing("a.plain.example") == policy.StandingUnknown; {
-		e.Recipient(nil, []byte("a.plain.example"))
+	for begun := time.Now(); e.Recipient(nil, []byte("a.refused.example"), time.Now()).Action != policy.RecipientRefuse || e.Standing("a.plain.example") == policy.StandingUnknown; {
+		e.Recipient(nil, []byte("a.plain.example"), time.Now())
 		if time.Since(begun) > time.Minute {
 			tb.Fatal("no verdict in a minute")
 		}
@@ -57,7 +57,7 @@ func TestRecipientAllocations(t *testing.T) {
 	sender := []byte("someone@sender.example")
 	for _, name := range []string{"a.refused.example", "A.Refused.Example.", "a.plain.example", "A.PLAIN.EXAMPLE"} {
 		domain := []byte(name)
-		if n := testing.AllocsPerRun(1000, func() { e.Recipient(sender, domain) }); n != 0 {
+		if n := testing.AllocsPerRun(1000, func() { e.Recipient(sender, domain, time.Now()) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
 	}
@@ -73,7 +73,7 @@ func BenchmarkRecipient(b *testing.B) {
 			domain := []byte(name)
 			b.ReportAllocs()
 			for b.Loop() {
-				e.Recipient(sender, domain)
+				e.Recipient(sender, domain, time.Now())
 			}
 		})
 	}

@@ -269,7 +269,7 @@ func TestRecipientSender(t *testing.T) {
 		defer w.stop()
 		m.show("mx.good.test", ReachPositive)
 		m.show("mx.bad.test", ReachNegative)
-		ask := func(from string) RecipientVerdict { return w.engine.Recipient([]byte(from), []byte("bad.test")) }
+		ask := func(from string) RecipientVerdict { return w.engine.Recipient([]byte(from), []byte("bad.test"), time.Now()) }
 		w.rcpt("good.test")
 		ask("a@other.test")
 		time.Sleep(time.Second)
@@ -442,7 +442,7 @@ func TestWatchOfOtherRules(t *testing.T) {
 		w, m := watchWorld(t, watchZone, func(c *Config) { c.Observer = &seen }, class("old.test", "@payroll.test"))
 		defer w.stop()
 		m.show("mx.bad.test", ReachNegative)
-		w.engine.Recipient([]byte("a@payroll.test"), []byte("bad.test"))
+		w.engine.Recipient([]byte("a@payroll.test"), []byte("bad.test"), time.Now())
 		time.Sleep(time.Minute)
 		reload := func(rules ...Rule) []string {
 			rs, err := NewRules(rules)

@@ -198,7 +198,7 @@ func unreachableRule(u Unreachable, after time.Duration, match ...string) Rule {
 }
 
 func (w *world) rcpt(domain string) RecipientVerdict {
-	return w.engine.Recipient([]byte("a@sender.test"), []byte(domain))
+	return w.engine.Recipient([]byte("a@sender.test"), []byte(domain), time.Now())
 }
 
 func (w *world) wantAction(domain string, want RecipientAction) {

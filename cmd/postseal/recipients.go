@@ -24,7 +24,7 @@ type recipients struct {
 	config func() *Config
 	// verdict says what rules and evidence come to, and sees to it that the policy for
 	// the domain is known soon. It does not wait.
-	verdict func(sender, domain []byte) policy.RecipientVerdict
+	verdict func(sender, domain []byte, now time.Time) policy.RecipientVerdict
 	nullMX  nullMX
 	// complete writes a sender without a domain as Postfix will.
 	complete func(address string) string
@@ -136,7 +136,7 @@ func clientOf(r *delegation.Request) sender.Client {
 func (h *recipients) judge(ctx context.Context, e *envelope, to *mailDomain, now time.Time) *opinion {
 	rule := noOpinion
 	if to != nil {
-		v := h.verdict(e.sender, to.bytes) // first of all: it begins look-ups
+		v := h.verdict(e.sender, to.bytes, now) // first of all: it begins look-ups
 		if v.Doubt != "" && v.Withheld == policy.RecipientPass && v.Rule != nil && h.log.Enabled(ctx, slog.LevelDebug) {
 			h.log.Debug("recipient not refused: in doubt", "domain", to.name, "rule", v.Rule.Source, "seen", v.Seen, "doubt", v.Doubt)
 		}

@@ -159,7 +159,7 @@ func BenchmarkRecipients(b *testing.B) {
 func BenchmarkServePolicy(b *testing.B) {
 	k := newDesk(b, benchConfig(b.TempDir(), "127.0.0.1:53"))
 	k.recipients.log = slog.New(slog.DiscardHandler)
-	k.verdict = func(_, _ []byte) policy.RecipientVerdict { return policy.RecipientVerdict{} }
+	k.verdict = func(_, _ []byte, _ time.Time) policy.RecipientVerdict { return policy.RecipientVerdict{} }
 	r, err := delegation.ParseRequest([]byte(policyRequest(delegation.Rcpt, "newsletter@sender.example", "192.0.2.7", "bounces+1@news.sender.example", "u@partner.test")))
 	if err != nil {
 		b.Fatal(err)

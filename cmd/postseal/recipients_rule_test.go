@@ -152,7 +152,7 @@ func TestServePolicy_AllocatesNothing(t *testing.T) {
 	k := newDesk(t, deskConfig)
 	k.recipients.log = slog.New(slog.DiscardHandler)
 	verdict := policy.RecipientVerdict{}
-	k.verdict = func(_, _ []byte) policy.RecipientVerdict { return verdict }
+	k.verdict = func(_, _ []byte, _ time.Time) policy.RecipientVerdict { return verdict }
 	k.count = func(string, policy.RecipientAction) {}
 	by := policy.RecipientVerdict{Action: policy.RecipientRefuse, Rule: ruleOfTest, Seen: sawNoTLS}
 	for _, tt := range []struct {

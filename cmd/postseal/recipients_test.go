@@ -73,7 +73,7 @@ func newDesk(t testing.TB, text string) *desk {
 		config: func() *Config { return c }, nullMX: inspector.NullMX,
 		complete: (&conf.Snapshot{Origin: "ours.test"}).Complete,
 		log:      slog.New(slog.NewTextHandler(k.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		verdict: func(_, domain []byte) policy.RecipientVerdict {
+		verdict: func(_, domain []byte, _ time.Time) policy.RecipientVerdict {
 			k.mu.Lock()
 			defer k.mu.Unlock()
 			k.warmed = append(k.warmed, string(domain))

@@ -23,13 +23,13 @@ import (
 type call struct {
 	context.Context // for its values
 	request         Request
-	hash            uint64 // of the request, see memory.hash
 	rest            []byte // what came after the request
 	reply           []byte
 
 	mu       sync.Mutex
 	deadline time.Time
 	running  bool          // until the Handler's return or the deadline, whichever comes first
+	waited   bool          // the Handler did, before it returned in time
 	done     chan struct{} // nil: nobody asked yet
 	err      error
 }
@@ -123,7 +123,7 @@ func (c *conn) finish(k *call) bool {
 	}
 	k.running = false
 	k.end(context.Canceled)
-	if k.done == nil {
+	if k.waited = k.done != nil; !k.waited {
 		c.spare = k
 	}
 	return true
@@ -176,7 +176,7 @@ func (c *conn) takeOver(k *call) (late bool, left time.Duration) {
 	c.Hold()
 	s := c.server
 	s.lateCalls.Add(1)
-	s.memory.keep(k.hash, k.request.raw, []byte(dunnoReply), time.Now())
+	s.memory.keep(&k.request, []byte(dunnoReply), time.Now())
 	return true, 0
 }
 

@@ -216,8 +216,8 @@ func (c *conn) reply(dst []byte, k *call, err error) (reply []byte, ours bool) {
 		c.malformed(err, "DUNNO sent")
 		return append(dst, dunnoReply...), true
 	}
-	k.hash = s.memory.hash(&k.request)
-	if reply, ok := s.memory.appendReply(dst, k.hash, k.request.raw); ok {
+	now := time.Now()
+	if reply, ok := s.memory.appendReply(dst, &k.request, now); ok {
 		c.spare = k
 		c.Repeated.Add(1)
 		return reply, true
@@ -227,17 +227,15 @@ func (c *conn) reply(dst []byte, k *call, err error) (reply []byte, ours bool) {
 		s.overloaded.Log(s.Logger, slog.LevelError, "too many calls are past their deadline, DUNNO sent", "calls", MaxLate)
 		return append(dst, dunnoReply...), true
 	}
-	now := time.Now()
 	k.request.received = now
 	action, ours := c.ask(k)
-	if !ours {
-		now = time.Now()
-	}
 	reply, err = action.appendReply(dst, k.request.State())
 	if err != nil {
 		s.badActions.Log(s.Logger, slog.LevelError, "action withheld, DUNNO sent instead", "request", k, "error", err)
 	}
-	s.memory.keep(k.hash, k.request.raw, reply, now)
+	if !ours || action != Dunno() || k.waited {
+		s.memory.keep(&k.request, reply, time.Now())
+	}
 	return reply, ours
 }
 

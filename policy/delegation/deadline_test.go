@@ -222,6 +222,35 @@ func TestPOL04_RepeatedIsAnsweredFromMemory(t *testing.T) {
 	})
 }
 
+// TestPOL04_DunnoIsKeptIfItTookTime: a Handler that knows at once is asked again.
+func TestPOL04_DunnoIsKeptIfItTookTime(t *testing.T) {
+	for wait, want := range map[time.Duration]int64{0: 3, time.Second: 1} {
+		synctest.Test(t, func(t *testing.T) {
+			var calls atomic.Int64
+			b := serve(t, &delegation.Server{Handler: delegation.HandlerFunc(func(ctx context.Context, _ *delegation.Request) delegation.Action {
+				calls.Add(1)
+				if wait > 0 {
+					select {
+					case <-ctx.Done():
+					case <-time.After(wait):
+					}
+				}
+				return delegation.Dunno()
+			})})
+			c := b.dial()
+			for range 3 {
+				go io.WriteString(c, to("a@a.test"))
+				expect(t, c, dunno)
+			}
+			if n := calls.Load(); n != want {
+				t.Errorf("%d calls, want %d", n, want)
+			}
+			b.server.Close()
+			<-b.ended
+		})
+	}
+}
+
 // TestPOL04_LateAnswerReachesTheNextList: until it is there, DUNNO is repeated without
 // waiting.
 func TestPOL04_LateAnswerReachesTheNextList(t *testing.T) {

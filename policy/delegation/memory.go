@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,6 +13,7 @@ import (
 type memory struct {
 	once sync.Once
 	seed maphash.Seed
+	ends atomic.Int64 // Unix nanoseconds: nothing is remembered for longer
 	sets [memorySets]memorySet
 }
 
@@ -30,8 +32,8 @@ type remembered struct {
 
 // hash is the same for the same bytes, differs mostly for others, and is not to be
 // foreseen by who chooses them. To hash them all would take half as long as to read
-// the request; recipients and messages differ in these. Zero: not to be remembered. Before RCPT there is no
-// instance, and another client's request may look the same.
+// the request; recipients and messages differ in these. Zero: not to be remembered.
+// Before RCPT there is no instance, and another client's request may look the same.
 func (m *memory) hash(r *Request) uint64 {
 	instance := r.Instance()
 	if len(instance) == 0 || len(r.raw) > maxRemembered {
@@ -41,8 +43,12 @@ func (m *memory) hash(r *Request) uint64 {
 	return maphash.Bytes(m.seed, instance) + 3*maphash.Bytes(m.seed, r.Recipient()) + uint64(len(r.raw))
 }
 
-// appendReply appends the answer that request got, if it is remembered.
-func (m *memory) appendReply(dst []byte, hash uint64, request []byte) ([]byte, bool) {
+// appendReply appends the answer that the request got, if it is remembered.
+func (m *memory) appendReply(dst []byte, r *Request, now time.Time) ([]byte, bool) {
+	if now.UnixNano() >= m.ends.Load() {
+		return dst, false
+	}
+	hash := m.hash(r)
 	if hash == 0 {
 		return dst, false
 	}
@@ -51,7 +57,7 @@ func (m *memory) appendReply(dst []byte, hash uint64, request []byte) ([]byte, b
 	defer set.mu.Unlock()
 	for i := range set.slots {
 		s := &set.slots[i]
-		if s.hash == hash && bytes.Equal(s.request, request) && time.Now().Before(s.until) {
+		if s.hash == hash && bytes.Equal(s.request, r.raw) && now.Before(s.until) {
 			return append(dst, s.reply...), true
 		}
 	}
@@ -60,17 +66,21 @@ func (m *memory) appendReply(dst []byte, hash uint64, request []byte) ([]byte, b
 
 // keep remembers an answer for RepeatLifetime from now, in the place of an earlier one
 // to the same request, or else of the one that ends first.
-func (m *memory) keep(hash uint64, request, reply []byte, now time.Time) {
+func (m *memory) keep(r *Request, reply []byte, now time.Time) {
+	hash, until := m.hash(r), now.Add(RepeatLifetime)
 	if hash == 0 {
 		return
 	}
+	// Another that ends at nearly the same time may win; what is asked again for it
+	// would have been forgotten in a moment.
+	m.ends.Store(until.UnixNano())
 	set := &m.sets[hash%memorySets]
 	set.mu.Lock()
 	defer set.mu.Unlock()
 	to := &set.slots[0]
 	for i := range set.slots {
 		s := &set.slots[i]
-		if s.hash == hash && bytes.Equal(s.request, request) {
+		if s.hash == hash && bytes.Equal(s.request, r.raw) {
 			to = s
 			break
 		}
@@ -78,7 +88,7 @@ func (m *memory) keep(hash uint64, request, reply []byte, now time.Time) {
 			to = s
 		}
 	}
-	to.hash, to.until = hash, now.Add(RepeatLifetime)
-	to.request = append(to.request[:0], request...)
+	to.hash, to.until = hash, until
+	to.request = append(to.request[:0], r.raw...)
 	to.reply = append(to.reply[:0], reply...)
 }
