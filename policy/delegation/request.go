@@ -151,9 +151,11 @@ func (r *Request) parse(b []byte) (size int, err error) {
 		if expected.begins(b[at:]) {
 			begin += len(attributeBegins[expected])
 		}
-		length := bytes.IndexByte(b[begin:], '\n')
-		if length < 0 {
-			return 0, nil
+		length := 0
+		if begin == len(b) || b[begin] != '\n' { // every other value is empty
+			if length = bytes.IndexByte(b[begin:], '\n'); length < 0 {
+				return 0, nil
+			}
 		}
 		end := begin + length
 		if end > MaxRequest {
