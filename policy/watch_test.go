@@ -269,7 +269,9 @@ func TestRecipientSender(t *testing.T) {
 		defer w.stop()
 		m.show("mx.good.test", ReachPositive)
 		m.show("mx.bad.test", ReachNegative)
-		ask := func(from string) RecipientVerdict { return w.engine.Recipient([]byte(from), []byte("bad.test"), time.Now()) }
+		ask := func(from string) RecipientVerdict {
+			return w.engine.Recipient([]byte(from), []byte("bad.test"), time.Now())
+		}
 		w.rcpt("good.test")
 		ask("a@other.test")
 		time.Sleep(time.Second)
