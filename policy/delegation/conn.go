@@ -32,6 +32,9 @@ type conn struct {
 	skipped int // bytes of a request beyond MaxRequest that were let go
 
 	reading bool // a deadline for the rest of a request is set
+
+	known      []byte    // the last request, if the Handler knew at once that it is DUNNO
+	knownUntil time.Time // remembered until then
 }
 
 // run serves the connection and ends it, unless a late call takes it over. With a
@@ -217,6 +220,11 @@ func (c *conn) reply(dst []byte, k *call, err error) (reply []byte, ours bool) {
 		return append(dst, dunnoReply...), true
 	}
 	now := time.Now()
+	if bytes.Equal(c.known, k.request.raw) && now.Before(c.knownUntil) {
+		c.spare = k
+		c.Repeated.Add(1)
+		return append(dst, dunnoReply...), true
+	}
 	if reply, ok := s.memory.appendReply(dst, &k.request, now); ok {
 		c.spare = k
 		c.Repeated.Add(1)
@@ -233,8 +241,13 @@ func (c *conn) reply(dst []byte, k *call, err error) (reply []byte, ours bool) {
 	if err != nil {
 		s.badActions.Log(s.Logger, slog.LevelError, "action withheld, DUNNO sent instead", "request", k, "error", err)
 	}
-	if !ours || action != Dunno() || k.waited {
+	switch {
+	case !ours || action != Dunno() || k.waited:
 		s.memory.keep(&k.request, reply, time.Now())
+	case len(k.request.Instance()) > 0 && len(k.request.raw) <= maxRemembered:
+		// The lists of one RCPT ask one after the other, over the same connection. To share
+		// this with the others would cost as much as to ask the Handler.
+		c.known, c.knownUntil = append(c.known[:0], k.request.raw...), now.Add(RepeatLifetime)
 	}
 	return reply, ours
 }

@@ -222,9 +222,10 @@ func TestPOL04_RepeatedIsAnsweredFromMemory(t *testing.T) {
 	})
 }
 
-// TestPOL04_DunnoIsKeptIfItTookTime: a Handler that knows at once is asked again.
-func TestPOL04_DunnoIsKeptIfItTookTime(t *testing.T) {
-	for wait, want := range map[time.Duration]int64{0: 3, time.Second: 1} {
+// TestPOL04_DunnoIsSharedIfItTookTime: of a Handler that knows at once only the next list
+// need not ask again.
+func TestPOL04_DunnoIsSharedIfItTookTime(t *testing.T) {
+	for wait, want := range map[time.Duration]int64{0: 4, time.Second: 2} {
 		synctest.Test(t, func(t *testing.T) {
 			var calls atomic.Int64
 			b := serve(t, &delegation.Server{Handler: delegation.HandlerFunc(func(ctx context.Context, _ *delegation.Request) delegation.Action {
@@ -237,13 +238,23 @@ func TestPOL04_DunnoIsKeptIfItTookTime(t *testing.T) {
 				}
 				return delegation.Dunno()
 			})})
-			c := b.dial()
-			for range 3 {
-				go io.WriteString(c, to("a@a.test"))
-				expect(t, c, dunno)
+			c, other := b.dial(), b.dial()
+			asking := func(c net.Conn, recipients ...string) {
+				for _, recipient := range recipients {
+					go io.WriteString(c, to(recipient))
+					expect(t, c, dunno)
+				}
 			}
+			asking(c, "a@a.test", "a@a.test", "a@a.test", "b@b.test", "b@b.test")
+			asking(other, "a@a.test", "a@a.test")
+			asking(c, "a@a.test")
 			if n := calls.Load(); n != want {
-				t.Errorf("%d calls, want %d", n, want)
+				t.Errorf("%v: %d calls, want %d", wait, n, want)
+			}
+			time.Sleep(delegation.RepeatLifetime)
+			asking(c, "a@a.test")
+			if n := calls.Load(); n != want+1 {
+				t.Errorf("%v: %d calls at the end, want %d", wait, n, want+1)
 			}
 			b.server.Close()
 			<-b.ended

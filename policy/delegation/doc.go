@@ -41,9 +41,9 @@
 // instance, and repeats byte for byte one of the last few seconds, is answered as
 // that was, from a bounded memory that all connections share; the Handler does not
 // see it. What differs in anything, were it the policy_context, is another request. A
-// late Handler's action replaces the DUNNO there, and so reaches the next list. Only a
-// DUNNO for which the Handler did not wait is not kept: it knows, and is asked again for
-// less than remembering costs.
+// late Handler's action replaces the DUNNO there, and so reaches the next list. A DUNNO
+// for which the Handler did not wait is remembered by its own connection only, and only
+// until the next request.
 //
 // # Security
 //
