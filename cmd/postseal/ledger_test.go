@@ -251,3 +251,20 @@ func TestReportEnforced_Usage(t *testing.T) {
 		}
 	}
 }
+
+// TestBook_LetsRulesGo: what a reload made void is not kept for as long as the daemon runs.
+func TestBook_LetsRulesGo(t *testing.T) {
+	var log bytes.Buffer
+	d, _, _ := bookKeeping(t, t.TempDir(), reportRules, &log)
+	for range 3 {
+		d.book.Answered("partner.test", &d.config().Rules.All()[0], "encrypt")
+		if err := d.reload(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := 0
+	d.book.rules.Range(func(_, _ any) bool { kept++; return true })
+	if kept != 0 {
+		t.Errorf("%d rules of before are kept", kept)
+	}
+}
